@@ -1,0 +1,1 @@
+"""How the past is remembered: time loops whose backward pass has a strategy of its own."""

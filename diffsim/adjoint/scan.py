@@ -1,0 +1,119 @@
+"""``lax.scan`` with a choice of how its backward pass remembers the past."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core
+
+from diffsim.solver import frozen
+
+Leaves = list[Any]
+Step = Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]  # consts, carry, x -> carry, y
+
+
+class Adjoint(ABC):
+    """How the past is remembered."""
+
+    @abstractmethod
+    def loop(
+        self, step: Step, consts: Leaves, carry: Leaves, xs: Leaves, length: int
+    ) -> tuple[Leaves, Leaves]:
+        """Run ``length`` >= 1 steps; everything that has a derivative is an argument."""
+
+    @abstractmethod
+    def states(self, length: int) -> int:
+        """How many states are kept at once in the backward pass of ``length`` steps."""
+
+    @abstractmethod
+    def evaluations(self, length: int) -> int:
+        """How many steps a gradient evaluates, those that it reverses counted once."""
+
+
+@frozen
+class StoreAll(Adjoint):
+    """Keep what JAX keeps: every intermediate value that a step's transpose needs.
+
+    The yardstick for the others: least arithmetic, most memory (several fields a step).
+    """
+
+    def loop(self, step, consts, carry, xs, length):
+        return lax.scan(lambda c, x: step(consts, c, x), carry, xs, length)
+
+    def states(self, length):
+        return length
+
+    def evaluations(self, length):
+        return length
+
+
+def scan(f, init, xs=None, length=None, reverse=False, unroll=1, *, adjoint=StoreAll()):  # noqa: B008
+    """``jax.lax.scan``, with a strategy for its backward pass.
+
+    Values, gradients and exceptions are those of ``jax.lax.scan``; only the memory and the time of
+    reverse-mode differentiation change. ``f`` may close over arrays: they get gradients too.
+
+    Args:
+        f: ``(carry, x) -> (carry, y)``, pure
+        init: the carry before the first step, any pytree; integer leaves ride along
+        xs: pytree of arrays with a leading axis of the number of steps, or None
+        length: number of steps; needed if ``xs`` is None
+        reverse: run from the last slice of ``xs`` to the first
+        unroll: steps in a loop body; strategies with blocks use at least 2, so that a scheme with
+            two time levels can swap its buffers without a copy
+        adjoint: ``StoreAll()``, ``Periodic(every)`` or ``Revolve(checkpoints)``
+
+    Returns:
+        ``(carry, ys)`` as ``jax.lax.scan`` does.
+    """
+    if not isinstance(adjoint, Adjoint):
+        raise TypeError(
+            f"adjoint={adjoint!r} is not a strategy: give StoreAll(), Periodic(every=…) or "
+            "Revolve(checkpoints=…)"
+        )
+
+    def plain(init, xs):
+        return lax.scan(f, init, xs, length, reverse, unroll)
+
+    if isinstance(adjoint, StoreAll):
+        return plain(init, xs)
+    # lax.scan itself checks the arguments and settles the carry's types
+    carry_type, ys_type = jax.eval_shape(plain, init, xs)
+    steps = length if xs is None or not jax.tree.leaves(xs) else len(jax.tree.leaves(xs)[0])
+    if steps == 0:
+        return plain(init, xs)
+    carry = jax.tree.map(_as_type, init, carry_type)
+    carry, carry_tree = jax.tree.flatten(carry)
+    xs, xs_tree = jax.tree.flatten(xs)
+    if reverse:
+        xs = [jnp.flip(x, 0) for x in xs]
+    step, consts = _closed(f, carry, carry_tree, xs, xs_tree)
+    carry, ys = adjoint.loop(step, consts, carry, xs, steps)
+    if reverse:
+        ys = [jnp.flip(y, 0) for y in ys]
+    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(jax.tree.structure(ys_type), ys)
+
+
+def _as_type(leaf, like):
+    leaf = jnp.asarray(leaf)
+    return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
+
+
+def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
+    """``f`` traced once, on flat lists, with all that it closes over as its first argument."""
+
+    def flat(carry, x):
+        out = f(jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(xs_tree, x))
+        return tuple(jax.tree.leaves(part) for part in out)
+
+    slices = [jax.eval_shape(lambda x: x[0], x) for x in xs]
+    closed = jax.make_jaxpr(flat)(carry, slices)
+
+    def step(consts, carry, x):
+        out = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, consts))(*carry, *x)
+        return out[: len(carry)], out[len(carry) :]
+
+    return step, [jnp.asarray(c) for c in closed.consts]

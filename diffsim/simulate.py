@@ -1,0 +1,83 @@
+"""Run a solver and see what happens: solver + params + observe + adjoint -> data."""
+
+import jax
+
+from diffsim.adjoint.checkpointed import Periodic
+from diffsim.adjoint.scan import Adjoint, StoreAll, scan
+from diffsim.solver import AdjointSolver, Forcing, Observe, Params, Solver
+
+
+def simulate(
+    solver: Solver,
+    params: Params,
+    observe: Observe,
+    *,
+    steps: int,
+    forcing: Forcing = None,
+    adjoint: Adjoint = StoreAll(),  # noqa: B008
+    every: int = 1,
+):
+    """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
+
+    Args:
+        solver: the discretised PDE
+        params: its ``Params``, SI units
+        observe: what is seen of a state, for example ``solver.sampler(positions)``
+        steps: number of steps of ``solver.dt``
+        forcing: its ``Forcing``, time first: slice n, for time ``n dt``, goes into step n
+        adjoint: how a gradient remembers the past
+        every: observe every so many steps; must divide ``steps``
+
+    Returns:
+        ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
+        first axis, entry n seen at time ``n every dt`` (the first one is the initial state).
+
+    Raises:
+        ValueError: if ``every`` does not divide ``steps`` or the forcing has another length
+    """
+    if steps < 1 or every < 1 or steps % every:
+        raise ValueError(
+            f"steps={steps}, every={every}: both must be positive and every must divide steps"
+        )
+    lengths = {len(leaf) for leaf in jax.tree.leaves(forcing)}
+    if lengths - {steps}:
+        raise ValueError(
+            f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one slice a step"
+        )
+    coefficients = solver.coefficients(params)
+    step = _step(solver)
+
+    def advance(state, forcing_n):
+        return step(coefficients, state, forcing_n), None
+
+    def seen_step(state, forcing_n):
+        return advance(state, forcing_n)[0], observe(state)
+
+    def seen_stretch(state, stretch):
+        new, _ = scan(advance, state, stretch, every, adjoint=Periodic(every))
+        return new, observe(state)
+
+    init = solver.init(params)
+    if every == 1:
+        return scan(seen_step, init, forcing, steps, adjoint=adjoint)
+    stretches = jax.tree.map(lambda f: f.reshape(-1, every, *f.shape[1:]), forcing)
+    return scan(seen_stretch, init, stretches, steps // every, adjoint=adjoint)
+
+
+def _step(solver):
+    """The solver's step, with its own transpose if it has one."""
+    if not isinstance(solver, AdjointSolver):
+        return solver.step
+
+    @jax.custom_vjp
+    def step(coefficients, state, forcing_n):
+        return solver.step(coefficients, state, forcing_n)
+
+    def forward(*args):
+        return solver.step(*args), args
+
+    def backward(args, state_bar):
+        return solver.pullback(*args, state_bar)
+
+    step.defvjp(forward, backward)
+    return step

@@ -1,0 +1,131 @@
+"""The contract between a physics and everything that runs or differentiates it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_type_hints
+
+import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+Params = Any  # NamedTuple of arrays: the physics that may be differentiated, SI units
+Coefficients = Any  # NamedTuple of arrays: what one step needs, computed once per run
+State = Any  # NamedTuple of arrays: what evolves
+Forcing = Any  # NamedTuple of arrays, time first, or None: slice n goes into step n
+Observe = Callable[[State], Any]  # what is seen of a state
+
+
+@dataclass_transform(frozen_default=True)
+def frozen(cls: type) -> Any:
+    """A fixed choice: a frozen, hashable dataclass whose fields are checked against their types.
+
+    The same rules hold in Python and in a case file: unknown names, wrong types and values out of
+    range raise ``pydantic.ValidationError``, all of them at once.
+    """
+    return dataclass(cls, frozen=True, config=ConfigDict(extra="forbid"))
+
+
+class Quantity(NamedTuple):
+    """What an array is, in words and units; the annotation of a field of a record."""
+
+    name: str
+    units: str
+
+
+def quantities(record: type) -> dict[str, Quantity]:
+    """The quantities that a record's fields are annotated with."""
+    hints = get_type_hints(record, include_extras=True)
+    found = {
+        field: [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Quantity)]
+        for field, hint in hints.items()
+    }
+    return {field: notes[0] for field, notes in found.items() if notes}
+
+
+class Solver(ABC):
+    """One discretised PDE: hashable, holds no array, pure functions only.
+
+    ``state[n]`` belongs to time ``n dt``; ``step`` n takes it to ``state[n + 1]`` with slice n of
+    the forcing. A subclass is a ``@frozen`` dataclass with at least the fields ``grid`` and ``dt``,
+    and names the records that it takes in ``Params`` and ``Forcing``, each field annotated with its
+    `Quantity`.
+    """
+
+    Params: ClassVar[type]
+    Forcing: ClassVar[type | None] = None
+    seen: ClassVar[Quantity]  # what `sampler` returns
+
+    grid: Any  # diffsim.grid.Grid
+    dt: float  # s
+
+    @abstractmethod
+    def coefficients(self, params: Params) -> Coefficients:
+        """What every step needs, computed once per run; differentiable by plain JAX."""
+
+    @abstractmethod
+    def init(self, params: Params) -> State:
+        """The state before step 0; differentiable."""
+
+    @abstractmethod
+    def step(self, coefficients: Coefficients, state: State, forcing_n: Forcing) -> State:
+        """One step of ``dt``."""
+
+    @abstractmethod
+    def stable_dt(self, params: Params) -> float:
+        """s, the largest stable time step (``inf`` if any is)."""
+
+    @abstractmethod
+    def sampler(self, positions: Any) -> Observe:
+        """What instruments at ``positions`` ``[count, axis]`` (m) see of a state: ``[count]``."""
+
+    def check(self, params: Params, forcing: Forcing = None) -> "list[Remark]":
+        """What is wrong or doubtful about running this; solvers add their own physics.
+
+        ``params`` and ``forcing`` are concrete arrays: call it outside ``jit``.
+        """
+        remarks = []
+        for section, record in (("params", params), ("forcing", forcing)):
+            for name, value in record._asdict().items() if record is not None else ():
+                bad = np.argwhere(~np.isfinite(np.asarray(value)))
+                if len(bad):
+                    place = tuple(int(i) for i in bad[0])
+                    text = f"{len(bad)} values are not finite, the first one at {place}: mend the input"
+                    remarks.append(Remark(f"{section}.{name}", text))
+        if not remarks and self.dt > (limit := self.stable_dt(params)):
+            text = f"dt={self.dt:g} s is above the stable {limit:.3g} s: lower dt or coarsen the grid"
+            remarks.append(Remark("solver.dt", text))
+        return remarks
+
+    @classmethod
+    @abstractmethod
+    def example(cls) -> "Example":
+        """A tiny, quick problem that puts the solver into every test matrix."""
+
+
+class Remark(NamedTuple):
+    """A sentence about one input; a fatal one forbids the run."""
+
+    where: str  # path in a case, such as "params.speed"
+    text: str
+    fatal: bool = True
+
+
+class Example(NamedTuple):
+    """A solver with values to run it: ``solver, params, forcing``."""
+
+    solver: Solver
+    params: Params
+    forcing: Forcing
+
+
+class AdjointSolver(Solver):
+    """A solver that knows a faster transpose of its step than the one JAX derives."""
+
+    @abstractmethod
+    def pullback(
+        self, coefficients: Coefficients, state: State, forcing_n: Forcing, state_bar: State
+    ) -> tuple[Coefficients, State, Forcing]:
+        """``jax.vjp(step)`` applied to ``state_bar``: cotangents of the three arguments of a step.
+
+        Integer leaves of the records get what ``jax.vjp`` would give: zeros of type ``float0``.
+        """

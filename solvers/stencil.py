@@ -1,0 +1,181 @@
+"""What grid-based solvers share: differences, layers, and points that lie between nodes."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+# Central second differences: weights of nodes 0, ±1, ±2, … by order of accuracy (Fornberg 1988)
+SECOND_DIFFERENCE = {
+    2: (-2.0, 1.0),
+    4: (-5 / 2, 4 / 3, -1 / 12),
+    6: (-49 / 18, 3 / 2, -3 / 20, 1 / 90),
+    8: (-205 / 72, 8 / 5, -1 / 5, 8 / 315, -1 / 560),
+}
+
+REFLECTION = 1e-6  # amplitude that a layer of ideal damping would send back at normal incidence
+
+# Kaiser window parameter b by radius, for wavenumbers up to half of Nyquist (Hicks 2002, table 2)
+KAISER = {1: 1.24, 2: 2.94, 3: 4.53, 4: 6.31, 5: 7.91, 6: 9.42, 7: 10.95, 8: 12.53}
+
+
+def along(axis: int, ndim: int, part: slice) -> tuple[slice, ...]:
+    """An index that takes ``part`` of one axis and all of the others."""
+    return tuple(part if i == axis else slice(None) for i in range(ndim))
+
+
+def laplacian(u, order: int, spacing: tuple[float, ...]):
+    """∇²u (1/m² of u) where ``u`` has a halo of ``order // 2`` nodes; zero in the halo.
+
+    With a halo that is zero or the odd mirror image of the field, this is its own transpose: so
+    it serves the adjoint too. Slices of the input and one pad of the *output* fuse into a single
+    loop over the field; padding the input would not.
+    """
+    halo = order // 2
+    weights = SECOND_DIFFERENCE[order]
+    inner = (slice(halo, -halo),) * u.ndim
+    total = sum(weights[0] / h**2 for h in spacing) * u[inner]
+    for axis, h in enumerate(spacing):
+        for k in range(1, halo + 1):
+            for shift in (-k, k):
+                part = slice(halo + shift, u.shape[axis] - halo + shift)
+                index = inner[:axis] + (part,) + inner[axis + 1 :]
+                total += weights[k] / h**2 * u[index]
+    return jnp.pad(total, halo)
+
+
+def stable_courant(order: int) -> float:
+    """The largest eigenvalue of ``-h² ∂²`` of this order: the sum of the weights' magnitudes."""
+    first, *others = SECOND_DIFFERENCE[order]
+    return abs(first) + 2 * sum(abs(w) for w in others)
+
+
+def kaiser_sinc(x, radius: int):
+    """sinc(x) times a Kaiser window that ends at ``±radius`` nodes (Hicks 2002, eq. 5–8).
+
+    The window's Bessel function I0(b √(1 - (x/r)²)) is summed as a power series of its squared
+    argument, which has a derivative at the window's end, where the square root has none.
+    """
+    inside = jnp.abs(x) < radius
+    quarter = KAISER[radius] ** 2 / 4 * (1 - (jnp.where(inside, x, 0) / radius) ** 2)
+    return jnp.where(inside, jnp.sinc(x) * _bessel0(quarter) / _bessel0(KAISER[radius] ** 2 / 4), 0)
+
+
+def _bessel0(quarter):
+    """I0(2 √quarter) = Σ quarterᵏ / (k!)²; 32 terms reach round-off for every b in the table."""
+    total = 1.0
+    for k in range(32, 0, -1):
+        total = 1.0 + total * quarter / k**2
+    return total
+
+
+class Points(NamedTuple):
+    """Points between nodes: for each, a window of nodes and weights on it."""
+
+    start: jnp.ndarray  # [count, axis], the first node of the window
+    weights: jnp.ndarray  # [count, *window]
+
+
+def take(u, points: Points):
+    """The field at the points: ``[count]``."""
+    return jnp.sum(windows(u, points) * points.weights, axis=tuple(range(1, u.ndim + 1)))
+
+
+def windows(u, points: Points):
+    """The field on each point's window: ``[count, *window]``."""
+    count, *window = points.weights.shape
+    axes = tuple(range(u.ndim))
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(i + 1 for i in axes), collapsed_slice_dims=(), start_index_map=axes
+    )
+    return lax.gather(u, points.start, numbers, tuple(window), mode="promise_in_bounds")
+
+
+def put(u, points: Points, values):
+    """Add ``values`` ``[count]`` to the field, spread by the weights: the transpose of `take`."""
+    axes = tuple(range(u.ndim))
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(i + 1 for i in axes),
+        inserted_window_dims=(),
+        scatter_dims_to_operand_dims=axes,
+    )
+    updates = points.weights * values.reshape(-1, *(1,) * u.ndim)
+    return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
+
+
+def points(nodes, shape: tuple[int, ...], radius: int, odd: tuple[tuple[bool, bool], ...]) -> Points:
+    """Kaiser-sinc windows around fractional node numbers, ``[count]`` for each axis.
+
+    Differentiable in ``nodes``. On an axis whose first or last node carries an ``odd`` mirror (a
+    pressure-free surface), what the window would hold beyond is folded back with its sign, so that
+    a point near the surface feels its image.
+    """
+    if min(shape) < 2 * radius:
+        raise ValueError(f"{shape} nodes are too few for a window of {2 * radius} nodes an axis")
+    starts, weights = [], jnp.ones_like(nodes[0])
+    for node, count, (odd_low, odd_high) in zip(nodes, shape, odd, strict=True):
+        start = jnp.floor(lax.stop_gradient(node)).astype(int) - radius + 1
+        start = jnp.clip(start, 0, count - 2 * radius)
+        k = start[:, None] + jnp.arange(2 * radius)[None]
+        weight = kaiser_sinc(k - node[:, None], radius)
+        if odd_low:
+            weight -= kaiser_sinc(-k - node[:, None], radius)
+        if odd_high:
+            weight -= kaiser_sinc(2 * (count - 1) - k - node[:, None], radius)
+        starts.append(start)
+        weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), 2 * radius)
+    return Points(jnp.stack(starts, -1), weights)
+
+
+class Profile(NamedTuple):
+    """Recursion ``memory = b memory + a value`` of a layer, at nodes and at half points."""
+
+    a_half: np.ndarray
+    b_half: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+
+
+def profile(width: int, spacing: float, dt: float, speed: float, frequency: float) -> Profile:
+    """Damping that grows with depth into a layer of ``width`` cells; outermost first.
+
+    Convolutional PML with a shifted pole (Komatitsch & Martin 2007, Geophysics 72, eq. 21–25):
+    ``b = exp(-(σ + α) dt)``, ``a = σ/(σ + α) (b - 1)``, ``σ = -3 c ln R / (2 L) (d/L)²``,
+    ``α = π f (1 - d/L)``. The layer's inner edge is the node after the last of the ``width`` ones.
+    """
+    length = width * spacing
+    strongest = -3 * speed * np.log(REFLECTION) / (2 * length)
+
+    def recursion(depth):
+        depth = np.clip(depth / width, 0, 1)
+        sigma, alpha = strongest * depth**2, np.pi * frequency * (1 - depth)
+        b = np.exp(-(sigma + alpha) * dt)
+        return sigma / (sigma + alpha + 1e-300) * (b - 1), b
+
+    half = recursion(width + 0.5 - np.arange(width + 2))
+    node = recursion(width - np.arange(width + 1.0))
+    return Profile(*half, *node)
+
+
+def layer(slab, memory, profile: Profile, axis: int):
+    """What an absorbing layer adds to ``h² ∂²u`` along one axis, and its memory afterwards.
+
+    In a layer ``∂`` becomes ``∂ + memory``, twice: with ``d = ∂u`` at half points,
+    ``ψ' = bψ + a d`` and ``ζ' = bζ + a (∂d + ∂ψ')``, the second difference gains ``∂ψ' + ζ'``
+    (Pasalic & McGarry 2010, SEG, eq. 12–16). Two-point differences suffice within the layer.
+
+    Args:
+        slab: the field on the layer's nodes and one node on either side, ``width + 3`` along axis
+        memory: ``(ψ, ζ)`` with ``width + 2`` and ``width + 1`` entries along axis
+    """
+    psi, zeta = memory
+    a_half, b_half, a, b = (
+        jnp.asarray(v, slab.dtype).reshape([-1 if i == axis else 1 for i in range(slab.ndim)])
+        for v in profile
+    )
+    first = jnp.diff(slab, axis=axis)
+    psi = b_half * psi + a_half * first
+    bend = jnp.diff(psi, axis=axis)
+    zeta = b * zeta + a * (jnp.diff(first, axis=axis) + bend)
+    return bend + zeta, (psi, zeta)
