@@ -59,7 +59,7 @@ def simulate(
 
     init = solver.init(params)
     if every == 1:
-        return scan(seen_step, init, forcing, steps, adjoint=adjoint)
+        return scan(seen_step, init, forcing, steps, unroll=2, adjoint=adjoint)
     stretches = jax.tree.map(lambda f: f.reshape(-1, every, *f.shape[1:]), forcing)
     return scan(seen_stretch, init, stretches, steps // every, adjoint=adjoint)
 

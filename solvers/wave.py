@@ -123,10 +123,12 @@ class Wave(AdjointSolver):
     def step(self, coefficients, state, forcing_n):
         kappa, sources = coefficients
         p, previous, memory = state
+        gains, memory = stencil.materialise(self._absorb(self._slabs(p), memory))
+        inner, outer = self._split(gains)
+        curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
         # reading `previous` at full shape lets XLA write the new field over it
-        new = 2 * p - previous + kappa * stencil.laplacian(p, self.order, self.grid.spacing)
-        gains, memory = self._absorb(self._slabs(p), memory)
-        for where, gain in zip(self._layer_nodes(), gains, strict=True):
+        new = stencil.materialise(2 * p - previous + kappa * curvature)
+        for where, gain in outer:
             new = new.at[where].add(kappa[where] * gain)
         if forcing_n is not None:
             new = stencil.put(new, sources, forcing_n.sources)
@@ -142,18 +144,21 @@ class Wave(AdjointSolver):
         p, _, memory = state
         new_bar, p_bar, memory_bar = state_bar
         new_bar = self._unmirror(new_bar)
-        scaled = self._mirror(kappa * new_bar)
-        spacing = self.grid.spacing
-        p_bar = p_bar + 2 * new_bar + stencil.laplacian(scaled, self.order, spacing)
-        kappa_bar = new_bar * stencil.laplacian(p, self.order, spacing)
+        scaled = self._mirror(stencil.materialise(kappa * new_bar))
         (gains, _), absorb_transpose = jax.vjp(self._absorb, self._slabs(p), memory)
         gains_bar = [scaled[where] for where in self._layer_nodes()]
-        slabs_bar, memory_bar = absorb_transpose((gains_bar, memory_bar))
-        for where, gain in zip(self._layer_nodes(), gains, strict=True):
-            kappa_bar = kappa_bar.at[where].add(new_bar[where] * gain)
-        for where, slab_bar in zip(self._layer_nodes(rim=1), slabs_bar, strict=True):
+        transposed = absorb_transpose((gains_bar, memory_bar))
+        gains, (slabs_bar, memory_bar) = stencil.materialise((gains, transposed))
+        inner, outer = self._split(slabs_bar, rim=1)
+        order, spacing = self.order, self.grid.spacing
+        p_bar = p_bar + 2 * new_bar + stencil.laplacian(scaled, order, spacing) + inner
+        p_bar = stencil.materialise(p_bar)
+        for where, slab_bar in outer:
             p_bar = p_bar.at[where].add(slab_bar)
-        state_bar = WaveState(p_bar, -new_bar, memory_bar)
+        inner, outer = self._split(gains)
+        kappa_bar = stencil.materialise(new_bar * (stencil.laplacian(p, order, spacing) + inner))
+        for where, gain in outer:
+            kappa_bar = kappa_bar.at[where].add(new_bar[where] * gain)
         felt = stencil.windows(new_bar, sources)
         weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
         if forcing_n is not None:
@@ -161,8 +166,8 @@ class Wave(AdjointSolver):
             weights_bar = felt * jnp.expand_dims(forcing_n.sources, window)
             forcing_bar = WaveForcing(jnp.sum(felt * sources.weights, axis=window))
         start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
-        points_bar = stencil.Points(start_bar, weights_bar)
-        return WaveCoefficients(kappa_bar, points_bar), state_bar, forcing_bar
+        coefficients_bar = WaveCoefficients(kappa_bar, stencil.Points(start_bar, weights_bar))
+        return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
 
     def stable_dt(self, params):
         """``dt < 2 / (c √Σ λ/h²)`` with λ the largest eigenvalue of the difference operator."""
@@ -241,16 +246,36 @@ class Wave(AdjointSolver):
         return [(axis, low, face) for axis, low, face in faces if isinstance(face, Absorbing)]
 
     def _layer_nodes(self, rim=0):
-        """An index for each layer: its nodes and the grid's last one, and ``rim`` more around."""
+        """For each layer an index: its nodes, the grid's last one, and ``rim`` more around."""
         halo = self._halo
         for axis, low, face in self._layers:
-            end = halo + self._inner[axis]
-            part = (halo - rim, halo + face.width + 1 + rim)
-            part = slice(*part) if low else slice(end + halo - part[1], end + halo - part[0])
-            yield tuple(part if i == axis else slice(halo, -halo) for i in range(self.grid.ndim))
+            first, last = halo - rim, halo + face.width + 1 + rim
+            if not low:
+                end = self._inner[axis] + 2 * halo
+                first, last = end - last, end - first
+            inner = [slice(halo, halo + n) for n in self._inner]
+            yield (*inner[:axis], slice(first, last), *inner[axis + 1 :])
 
     def _slabs(self, p):
         return [p[where] for where in self._layer_nodes(rim=1)]
+
+    def _split(self, parts, rim=0):
+        """What the layers add to a field: as a field for the last axis, as (where, part) else.
+
+        Whole rows are quickly added in place; the short rows of the last axis are not, and go into
+        the kernel that updates the whole field instead. (There a pad of the other axes would read,
+        masked but slowly, far outside its array.)
+        """
+        shape = [n + 2 * self._halo for n in self._inner]
+        inner, outer = 0.0, []
+        places = zip(self._layers, self._layer_nodes(rim), parts, strict=True)
+        for (axis, *_), where, part in places:
+            if axis < self.grid.ndim - 1:
+                outer.append((where, part))
+            else:
+                ends = zip(where, shape, strict=True)
+                inner += jnp.pad(part, [(w.start, n - w.stop) for w, n in ends])
+        return inner, outer
 
     def _absorb(self, slabs, memory):
         """Each layer's gain to the Laplacian, and its memory afterwards."""

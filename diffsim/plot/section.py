@@ -1,0 +1,170 @@
+"""Models and sensitivities: sections of a grid, depth down, in true proportions; lines in 1-D."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+
+from diffsim.plot import style
+
+CLIP = 98  # percentile of |gradient|; the spike at the source would hide all else
+WIDE = 0.5  # height over width; below that, panels lie below each other
+TALLEST = 6.0  # inches, panels below each other together
+MARKERS = 64  # more would merge into a line
+
+
+def models(results: xr.Dataset) -> list[str]:
+    """The variables on the grid, the true ones and the gradients left out."""
+    return [
+        str(name)
+        for name, value in results.data_vars.items()
+        if value.ndim
+        and results.coords.keys() >= set(value.dims)
+        and not {"time", "receiver", "source"}.intersection(value.dims)
+        and not str(name).startswith(("observed_", "gradient_"))
+    ]
+
+
+def plane(results: xr.Dataset) -> xr.Dataset:
+    """Of a 3-D grid the plane through the first source, or else the middle one."""
+    for axis in {axis for name in models(results) for axis in results[name].dims[1:-1]}:
+        middle = results[axis].values[[results.sizes[axis] // 2]]
+        place = results[f"source_{axis}"].values if f"source_{axis}" in results else middle
+        results = results.sel({axis: place[0]}, method="nearest")
+        where = f"section at {axis} = {results[axis].item():g} m"
+        title = ", ".join(filter(None, [results.attrs.get("title"), where]))
+        results = results.assign_attrs(title=title)
+    return results
+
+
+def model(results: xr.Dataset, names: list[str]) -> Figure:
+    """Each model beside, or below, the one that made the observed data, on one colour scale."""
+    groups = [[results[n] for n in (name, f"observed_{name}") if n in results] for name in names]
+    titles = ("model", "true model")
+    line = groups[0][0].ndim == 1
+    figure, axes = _canvas(results, names[0], len(groups) if line else sum(map(len, groups)))
+    panels = iter(axes)
+    for group in groups:
+        if line:
+            _line(next(panels), group, titles)
+            continue
+        limits = {"vmin": min(map(np.nanmin, group)), "vmax": max(map(np.nanmax, group))}
+        members = [next(panels) for _ in group]
+        for panel, value, title in zip(members, group, titles, strict=False):
+            image = _image(panel, value, cmap="viridis", **limits)
+            panel.set_title(title)
+        where = "bottom" if len(axes) == 1 and _steepness(value) < WIDE else "right"
+        style.colorbar(figure, image, members, group[0], where=where)
+    for panel in axes:
+        _instruments(panel, results, names[0])
+    style.legend(figure, axes[0], above=_steepness(results[names[0]]) < WIDE)
+    return figure
+
+
+def sensitivity(results: xr.Dataset, name: str) -> Figure:
+    """The gradient of the misfit over thin contours of the model."""
+    gradient = results[f"gradient_{name}"]
+    figure, (axes,) = _canvas(results, name, 1)
+    if gradient.ndim == 1:
+        _line(axes, [gradient], ("gradient",))
+    else:
+        limit = style.robust_limit([gradient], CLIP)
+        image = _image(axes, gradient, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title("sensitivity")
+        _contours(axes, results[name])
+        where = "bottom" if _steepness(gradient) < WIDE else "right"
+        style.colorbar(figure, image, [axes], gradient, clip=CLIP, where=where)
+    _instruments(axes, results, name)
+    style.legend(figure, axes, above=_steepness(gradient) < WIDE)
+    return figure
+
+
+def _canvas(results: xr.Dataset, name: str, panels: int) -> tuple[Figure, list[Axes]]:
+    """A figure that fits the sections' proportions; colour bars and labels take the margins."""
+    steepness = _steepness(results[name])
+    wide = steepness < WIDE
+    rows, columns = (panels, 1) if wide else (1, panels)
+    beside, beneath = (1.0, 1.5) if wide and panels == 1 else (1.8, 0.8 if wide else 1.3)
+    height = steepness * (style.WIDTH - beside) / columns
+    height = min(height, TALLEST / rows)
+    width = max(beside + columns * height / steepness, 0.65 * style.WIDTH)
+    figure = Figure((width, beneath + rows * (height + 0.35)), layout="compressed")
+    figure.suptitle(results.attrs.get("title", ""))
+    axes = figure.subplots(rows, columns, sharex=True, sharey=not wide, squeeze=False)
+    return figure, list(axes.flat)
+
+
+def _steepness(value: xr.DataArray) -> float:
+    """Height over width of a panel."""
+    lengths = [float(position[-1] - position[0]) for position, _ in _axes(value)]
+    return lengths[0] / lengths[1] if len(lengths) > 1 else 0.35
+
+
+def _axes(value: xr.DataArray) -> list[tuple[np.ndarray, str]]:
+    """Positions along each axis, all in the same unit, and their labels."""
+    coordinates = [value[axis] for axis in value.dims]
+    scale, unit = style.length_unit(max(float(np.ptp(c.values)) for c in coordinates))
+    return [(scale * c.values, f"{style.axis_name(str(c.name))} ({unit})") for c in coordinates]
+
+
+def _image(axes: Axes, value: xr.DataArray, **colours):
+    """A section; z points down, any other axis up."""
+    (rows, row_label), (columns, column_label) = _axes(value)
+    half = [(p[-1] - p[0]) / max(len(p) - 1, 1) / 2 for p in (rows, columns)]
+    extent = (columns[0] - half[1], columns[-1] + half[1], rows[-1] + half[0], rows[0] - half[0])
+    image = axes.imshow(value.values, extent=extent, **colours)
+    if value.dims[0] != "z":
+        axes.invert_yaxis()
+    axes.set(xlabel=column_label, ylabel=row_label)
+    axes.label_outer()
+    return image
+
+
+def _line(axes: Axes, values: list[xr.DataArray], labels: tuple[str, ...]):
+    """Values over the only axis of a 1-D grid."""
+    for value, label in zip(values, labels, strict=False):
+        ((position, axis_label),) = _axes(value)
+        axes.plot(position, value.values, label=label)
+    axes.set(xlabel=axis_label, ylabel=style.quantity_label(values[0]))
+    axes.label_outer()
+
+
+def _contours(axes: Axes, model: xr.DataArray):
+    low, high = float(model.min()), float(model.max())
+    if high - low <= 1e-4 * max(abs(low), abs(high)):  # as good as constant
+        return
+    levels = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(low, high)
+    (z, _), (x, _) = _axes(model)
+    axes.contour(x, z, model.values, levels, colors="black", linewidths=0.5, alpha=0.5)
+    interval = f"{levels[1] - levels[0]:g} {style.units(model)}"
+    label = f"{style.quantity_name(model)} every {interval}"
+    axes.plot([], [], color="black", linewidth=0.5, alpha=0.5, label=label)
+
+
+def _instruments(axes: Axes, results: xr.Dataset, name: str):
+    """Receivers and sources at their places; along the upper edge of a line."""
+    extent = max(float(np.ptp(results[axis].values)) for axis in results[name].dims)
+    scale, _ = style.length_unit(extent)
+    for kind, marker, colour, size in (("receiver", "v", "black", 6), ("source", "*", "red", 15)):
+        places = [f"{kind}_{axis}" for axis in results[name].dims]
+        if not all(place in results for place in places):
+            continue
+        count = results.sizes[kind]
+        every = -(-count // MARKERS)
+        *z, x = (scale * results[place].values[::every] for place in places)
+        label = kind if count == 1 else f"{count} {kind}s"
+        axes.plot(
+            x,
+            z[0] if z else np.ones_like(x),
+            marker,
+            transform=axes.transData if z else axes.get_xaxis_transform(),
+            color=colour,
+            markersize=size,
+            markeredgewidth=0,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],
+            clip_on=False,
+            zorder=3,
+            label=label if every == 1 else f"{label} (1 in {every} shown)",
+        )

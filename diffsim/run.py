@@ -1,0 +1,180 @@
+"""Run a case: check it, compute, and leave a folder of results.
+
+``python -m diffsim.run case.yaml`` writes ``case.yaml``, ``metrics.json``, ``result.nc``,
+``run.log`` and figures into ``runs/case``. Exit codes: 0, 1 if the run failed, 2 for a mistake in
+the input.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from diffsim import plot, result
+from diffsim.adjoint.checkpointed import Checkpointed
+from diffsim.case import CaseError, Loaded, load
+from diffsim.task import Gradient, Outcome
+
+log = logging.getLogger("diffsim")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the case that the command line names; give the exit code."""
+    parser = argparse.ArgumentParser("python -m diffsim.run", description=__doc__)
+    return execute(arguments(parser).parse_args(argv))
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what ``run`` takes from the command line."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("case", type=Path, help="the YAML file")
+    add("-s", dest="overrides", metavar="PATH=VALUE", action="append", default=[],
+        help="override a value, such as solver.dt=1e-3; repeatable")  # fmt: skip
+    add("--out", type=Path, metavar="DIR", help="for the results; runs/<case> if absent")
+    add("--force", action="store_true", help="write over the results of an earlier run")
+    add("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Load, run, write; errors become a line on stderr and an exit code."""
+    try:
+        loaded = load(args.case, args.overrides)
+        folder = _folder(args)
+    except CaseError as error:
+        if args.debug:
+            raise
+        print(error, file=sys.stderr)
+        return 2
+    with _logged(folder / "run.log"):
+        try:
+            _run(loaded, folder)
+        except Exception as error:
+            if args.debug:
+                raise
+            log.error("%s: %s; --debug shows where", type(error).__name__, error)
+            return 1
+    return 0
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    folder = args.out or Path("runs") / args.case.stem
+    if (folder / "case.yaml").exists() and not args.force:
+        raise CaseError(f"{folder} holds a run: give another --out, or --force to write over it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CaseError(f"{folder} cannot be made: {error.strerror}: give another --out") from error
+    return folder
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Show what is logged, and keep it in a file."""
+    shown, kept = logging.StreamHandler(sys.stdout), logging.FileHandler(path, "w", "utf-8")
+    kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.setLevel(logging.INFO)
+    for handler in (shown, kept):
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (shown, kept):
+            log.removeHandler(handler)
+        kept.close()
+
+
+@contextmanager
+def _precision(name: str) -> Iterator[None]:
+    before = jax.config.jax_enable_x64  # pyright: ignore[reportAttributeAccessIssue]
+    jax.config.update("jax_enable_x64", name == "float64")
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+def _run(loaded: Loaded, folder: Path):
+    loaded.document.write(folder / "case.yaml")
+    for warning in loaded.warnings:
+        log.warning("warning: %s", warning)
+    with _precision(loaded.case.precision):
+        loaded = _on_device(loaded)
+        outcome = loaded.case.task.run(loaded.problem)
+    data = result.dataset(loaded, outcome)
+    data.to_netcdf(folder / "result.nc", engine="h5netcdf")
+    metrics = result.metrics(loaded, outcome)
+    finite = {
+        k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in metrics.items()
+    }
+    (folder / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n")
+    _refuse_non_finite(data, outcome)
+    _draw(data, loaded, folder)
+    _summarise(loaded, metrics, folder)
+
+
+def _on_device(loaded: Loaded) -> Loaded:
+    """The case with its arrays as JAX's, of its precision."""
+    problem, dtype = loaded.problem, loaded.case.precision
+    values = problem.params, problem.forcing, problem.truth
+    params, forcing, truth = jax.tree.map(lambda a: jnp.asarray(a, dtype), values)
+    problem = problem._replace(params=params, forcing=forcing, truth=truth)
+    return loaded._replace(problem=problem)
+
+
+def _refuse_non_finite(data: xr.Dataset, outcome: Outcome):
+    for name, values in outcome.data.items():
+        bad = ~np.isfinite(values).all(axis=1)
+        if bad.any():
+            n = int(np.argmax(bad))
+            time = f"t = {data.time[n].item():.4g} s"
+            raise FloatingPointError(
+                f"the {name} data are not finite from step {n} on, {time}: "
+                "look at the params, the forcing's amplitude and dt"
+            )
+    for name, values in {"misfit": outcome.metrics.get("misfit", 0.0), **outcome.gradient}.items():
+        if not np.isfinite(values).all():
+            what = "misfit" if name == "misfit" else f"gradient with respect to {name}"
+            raise FloatingPointError(f"the {what} is not finite: look at the scale of the data")
+
+
+def _draw(data: xr.Dataset, loaded: Loaded, folder: Path):
+    adjoint, steps = loaded.problem.adjoint, loaded.problem.steps
+    plan = adjoint.plan(steps) if isinstance(adjoint, Checkpointed) else None
+    for name, figure in plot.figures(data, plan).items():
+        figure.savefig(folder / f"{name}.png", dpi=150)
+
+
+def _summarise(loaded: Loaded, metrics: dict, folder: Path):
+    """Say what a user wants to know at once."""
+    mega = {name: value / 1e6 for name, value in metrics.items() if name.endswith("_bytes")}
+    lines = {"run": "{steps} steps of {cells} cells, compiled in {compile_s:.1f} s"}
+    lines["forward"] = "{forward_s:.3g} s, {cell_steps_per_s:.3g} cell steps/s"
+    if isinstance(task := loaded.case.task, Gradient):
+        lines["misfit"] = f"{{misfit:.6g}} {task.misfit.units(loaded.problem.solver.seen.units)}"
+        lines["gradient"] = (
+            "{gradient_s:.3g} s, {gradient_over_forward:.1f} forward runs, "
+            "{evaluations_per_step:.2f} evaluations a step, norm {gradient_norm:.6g}"
+        )
+        lines["memory"] = (
+            "{temporary_bytes:.3g} MB, {states_kept} states kept; "
+            "to store all would take {store_all_bytes:.3g} MB"
+        )
+    lines["process"] = "{peak_rss_bytes:.3g} MB at most"
+    log.info("%s", loaded.case.title)
+    for name, line in lines.items():
+        log.info("  %-9s %s", name, line.format(**{**metrics, **mega}))
+    log.info("  %-9s %s", "results", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""What a run is for, and the programs that do it."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import numpy as np
+from annotated_types import MinLen
+from pydantic import InstanceOf
+
+from diffsim.adjoint.scan import Adjoint, StoreAll
+from diffsim.fields import Home, Values
+from diffsim.misfit import Misfit
+from diffsim.progress import Progress
+from diffsim.simulate import simulate
+from diffsim.solver import Forcing, Observe, Params, Solver, frozen
+
+
+class Problem(NamedTuple):
+    """A case as objects and arrays."""
+
+    solver: Solver
+    params: Params
+    forcing: Forcing
+    truth: dict[str, Any]  # params that made the observed data, those that differ
+    observe: Observe
+    steps: int
+    adjoint: Adjoint
+
+    def data(self, params: Params, forcing: Forcing, **how) -> Any:
+        """What is observed of a run."""
+        run = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
+        return simulate(self.solver, params, self.observe, **run)[1]
+
+
+class Outcome(NamedTuple):
+    """What a task computed."""
+
+    data: dict[str, np.ndarray]  # predicted, observed: [step, receiver]
+    gradient: dict[str, np.ndarray]  # by name of the parameter
+    metrics: dict[str, float]
+
+
+class Timing(NamedTuple):
+    """How long a program took, and what XLA plans to allocate for it besides its arguments."""
+
+    compile: float  # s
+    run: float  # s
+    bytes: int
+
+
+class Task(ABC):
+    """What a run is for."""
+
+    @abstractmethod
+    def run(self, problem: Problem) -> Outcome:
+        """Compute it."""
+
+
+@frozen
+class Forward(Task):
+    """Predict the data."""
+
+    def run(self, problem):
+        """One forward run."""
+        args = problem.params, problem.forcing
+        predicted, timing = _timed("forward", problem.data, args, problem.steps)
+        metrics = {"compile_s": timing.compile, "forward_s": timing.run}
+        return Outcome({"predicted": np.asarray(predicted)}, {}, metrics)
+
+
+@frozen
+class Simulated:
+    """Observed data that are a simulation with other parameters.
+
+    Args:
+        params: the parameters that differ from the case's own
+    """
+
+    params: dict[str, Values]
+
+
+@frozen
+class Gradient(Task):
+    """The misfit between predicted and observed data, and its gradient.
+
+    Args:
+        misfit: between the data
+        respect_to: names of the parameters
+        observed: the data
+    """
+
+    misfit: Annotated[InstanceOf[Misfit], Home("diffsim.misfit")]
+    respect_to: Annotated[tuple[str, ...], MinLen(1)]
+    observed: Annotated[Simulated, Home("diffsim.task")]
+
+    def run(self, problem):
+        """A forward run for the observed data, then misfit, prediction and gradient in one."""
+        truth = problem.params._replace(**problem.truth)
+        args = truth, problem.forcing
+        observed, forward = _timed("forward", problem.data, args, problem.steps)
+
+        def loss(chosen, params, forcing, observed, **how):
+            predicted = problem.data(params._replace(**chosen), forcing, **how)
+            return self.misfit(predicted, observed, problem.solver.dt), predicted
+
+        chosen = {name: getattr(problem.params, name) for name in self.respect_to}
+        args = chosen, problem.params, problem.forcing, observed
+        total = problem.adjoint.evaluations(problem.steps)
+        ((misfit, predicted), gradient), backward = _timed(
+            "gradient", jax.value_and_grad(loss, has_aux=True), args, total
+        )
+        metrics = {
+            "misfit": float(misfit),
+            "gradient_norm": float(
+                np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in gradient.values()))
+            ),
+            "compile_s": forward.compile + backward.compile,
+            "forward_s": forward.run,
+            "gradient_s": backward.run,
+            "gradient_over_forward": backward.run / forward.run,
+            "evaluations_per_step": total / problem.steps,
+            "states_kept": problem.adjoint.states(problem.steps),
+            "temporary_bytes": backward.bytes,
+            "store_all_bytes": _residual_bytes(loss, args),
+        }
+        data = {"predicted": np.asarray(predicted), "observed": np.asarray(observed)}
+        return Outcome(data, {k: np.asarray(g) for k, g in gradient.items()}, metrics)
+
+
+def _timed(label: str, program: Callable, args: Sequence, total: int) -> tuple[Any, Timing]:
+    """A program's result; it is compiled first, so that compiling and running are timed apart."""
+    progress = Progress(label, total)
+    start = time.perf_counter()
+    compiled = jax.jit(lambda *args: program(*args, tick=progress.tick)).lower(*args).compile()
+    compile_s = time.perf_counter() - start
+    with progress:
+        start = time.perf_counter()
+        result = jax.block_until_ready(compiled(*args))
+        run_s = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    return result, Timing(compile_s, run_s, memory.temp_size_in_bytes if memory else 0)
+
+
+def _residual_bytes(loss: Callable, args: Sequence) -> int:
+    """What a gradient that stores all would keep between its passes; nothing is computed."""
+    chosen, *others = args
+
+    def transpose(chosen):
+        return jax.vjp(lambda c: loss(c, *others, adjoint=StoreAll())[0], chosen)[1]
+
+    residuals = jax.tree.leaves(jax.eval_shape(transpose, chosen))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in residuals)

@@ -1,0 +1,119 @@
+"""What an absorbing layer sends back, and that nothing grows in it.
+
+Ten points per wavelength at the source's peak frequency. Whatever differs from the same run on a
+grid that goes on behind the layer's inner edge has come back from the layer.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from wave_case import ricker, shoot, wave
+
+from diffsim.simulate import simulate
+from solvers.wave import Absorbing, Free, WaveForcing, WaveParams
+
+SPEED, SPACING, FREQUENCY = 2000.0, 10.0, 20.0  # m/s, m, Hz
+SIDE = Absorbing(width=20, speed=SPEED, frequency=FREQUENCY)
+WIDTHS_AND_ORDERS = [(20, 2), (20, 4), (20, 6), (20, 8), (10, 8), (30, 8)]
+
+
+def layer(width):
+    return Absorbing(width=width, speed=SPEED, frequency=FREQUENCY)
+
+
+def courant(order, ndim):
+    """s, eight tenths of the largest stable time step."""
+    params = WaveParams(np.array(SPEED), None)
+    return 0.8 * wave((9,) * ndim, SPACING, 1.0, order=order).stable_dt(params)
+
+
+def decibels(part, whole):
+    return 20 * np.log10(np.abs(part).max(axis=0) / np.abs(whole).max(axis=0))
+
+
+@functools.cache
+def line(width, order):
+    """A trace between a source and the end of a line, which a free surface 2.5 km off extends."""
+    dt = courant(order, 1)
+    steps = int(2.4 / dt)
+    nodes, end = (100, layer(width)) if width else (351, Free())
+    solver = wave((nodes,), SPACING, dt, faces=((SIDE, end),), order=order)
+    wavelet = ricker(dt * np.arange(steps), FREQUENCY, 1.5 / FREQUENCY)[:, None]
+    return shoot(solver, SPEED, [(600,)], [(700,)], wavelet)[:, 0]
+
+
+@functools.cache
+def plane(width, order):
+    """Traces 10 nodes above the lower edge of a plane, where what has come back at 60° arrives.
+
+    Two offsets: for the layer's inner edge and for the outer edge of the widest. Without a layer
+    the plane goes on, and two more receivers see the waves where their mirror images would be.
+    """
+    dt, above, offsets = courant(order, 2), 10, (35, 139)
+    steps = int(1.1 / dt)
+    edge = 34 * SPACING
+    nodes, end = (35, layer(width)) if width else (130, SIDE)
+    solver = wave((nodes, 180), SPACING, dt, faces=((SIDE, end), (SIDE, SIDE)), order=order)
+    wavelet = ricker(dt * np.arange(steps), FREQUENCY, 1.5 / FREQUENCY)[:, None]
+    depths = edge + SPACING * above * np.array((-1,) if width else (-1, 1))
+    receivers = [(z, SPACING * (20 + offset)) for z in depths for offset in offsets]
+    source = (edge - SPACING * above, SPACING * 20)
+    return shoot(solver, SPEED, [source], receivers, wavelet)
+
+
+@pytest.mark.parametrize(("width", "order"), WIDTHS_AND_ORDERS)
+def test_normal_incidence(width, order):
+    """Below -60 dB of the incident wave at any time, slow waves out of the layer included."""
+    incident = line(0, order)
+    assert decibels(line(width, order) - incident, incident) < -60
+
+
+@pytest.mark.parametrize(("width", "order"), WIDTHS_AND_ORDERS)
+def test_incidence_at_60_degrees(width, order):
+    """Below -40 dB of what a mirror would send back, at both offsets."""
+    incident, images = np.split(plane(0, order), 2, axis=1)
+    assert np.all(decibels(plane(width, order) - incident, images) < -40)
+
+
+def loudest(order, factor, steps, every, forced=200):
+    """The largest pressure at times ``every`` steps apart, close to layers and a free surface."""
+    speed = 1500 + 1000 * np.random.default_rng(0).random((24, 25))
+    params = WaveParams(jnp.asarray(speed), jnp.array([[33.0, 117.0]]))
+    faces = ((Free(), layer(10)), (layer(10), layer(6)))
+    limit = wave((24, 25), SPACING, 1.0, faces=faces, order=order).stable_dt(params)
+    solver = wave((24, 25), SPACING, factor * limit, faces=faces, order=order)
+    time = solver.dt * np.arange(steps)
+    wavelet = ricker(time, FREQUENCY, 1.5 / FREQUENCY) * (np.arange(steps) < forced)
+
+    @jax.jit
+    def run(forcing):
+        def observe(state):
+            return jnp.max(jnp.abs(state.pressure))
+
+        return simulate(solver, params, observe, steps=steps, forcing=forcing, every=every)[1]
+
+    return np.asarray(run(WaveForcing(jnp.asarray(wavelet)[:, None])))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [2, 8])
+def test_nothing_grows(order):
+    """20 000 steps at 0.999 of the largest stable step: what is left after the wave has gone fades.
+
+    The wave itself is gone within a few hundred steps. What a layer keeps it loses more slowly, but
+    each thousand steps leave less than those before, down to round-off of 1e-16 of the source.
+    """
+    seen = loudest(order, 0.999, 20_000, 50)
+    peaks = seen.reshape(20, -1).max(axis=1)
+    assert np.all(peaks[1:] < np.maximum(peaks[:-1], 1e-13 * peaks[0]))
+    assert peaks[-1] < 1e-6 * peaks[0]
+
+
+@pytest.mark.parametrize("order", [2, 4, 6, 8])
+def test_largest_stable_step_is_sharp(order):
+    """2 % above `Wave.stable_dt` the shortest waves grow without bound."""
+    assert loudest(order, 0.999, 1000, 10)[-1] < 1
+    assert not loudest(order, 1.02, 1000, 10)[-1] < 1e6

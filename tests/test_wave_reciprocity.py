@@ -1,0 +1,47 @@
+"""Source and receiver may be swapped."""
+
+import numpy as np
+import pytest
+from wave_case import ricker, shoot, wave
+
+from solvers.wave import Absorbing, Free
+
+SPACING, DT, FREQUENCY = 10.0, 1e-3, 20.0  # m, s, Hz
+LAYER = Absorbing(width=20, speed=2500.0, frequency=FREQUENCY)
+ENDS = np.array([(13.3, 104.7), (291.1, 331.9)])  # m, between nodes; the first near the surface
+
+
+def mismatch(order, steps, faces):
+    """The largest difference of the two traces over the largest value, in a rough medium."""
+    random = np.random.default_rng(0)
+    speed = np.linspace(1800, 3000, 41)[:, None] + 400 * random.random((41, 46))
+    solver = wave((41, 46), SPACING, DT, faces=faces, order=order)
+    wavelet = ricker(DT * np.arange(steps), FREQUENCY, 1.5 / FREQUENCY)[:, None]
+    there, back = (shoot(solver, speed, [a], [b], wavelet) for a, b in (ENDS, ENDS[::-1]))
+    return np.abs(there - back).max() / np.abs(there).max()
+
+
+@pytest.mark.parametrize("order", [2, 8])
+def test_exact_between_free_surfaces(order):
+    """``δ²p/κ = ∇²p + W f`` is symmetric, and what is seen is Wᵀp: equal but for round-off.
+
+    Over 900 steps and a dozen reflections, round-off of 1e-16 stays below 1e-12 of the maximum.
+    """
+    assert mismatch(order, 900, Free()) < 1e-12
+
+
+def test_exact_with_layers_at_order_two():
+    """Layers of two-point differences become symmetric when each row is multiplied by its stretch.
+
+    Sources and receivers are where nothing is stretched, so they do not notice.
+    """
+    assert mismatch(2, 900, ((Free(), LAYER), (LAYER, LAYER))) < 1e-10
+
+
+@pytest.mark.parametrize("order", [4, 8])
+def test_with_layers_up_to_what_they_send_back(order):
+    """At higher order a layer is not symmetric; it matters as little as the layer's reflection.
+
+    1e-3 (-60 dB), which is the bar of the layer's own tests.
+    """
+    assert mismatch(order, 900, ((Free(), LAYER), (LAYER, LAYER))) < 1e-3
