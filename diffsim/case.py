@@ -87,7 +87,7 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     solver, steps = values["solver"], int(values["steps"])
     params = _params(document, solver, steps, values.get("params"))
     forcing = _forcing(document, solver, steps, values.get("forcing"), params)
-    observe = _observe(document, solver, values.get("observe"))
+    _check_places(document, solver, values.get("observe"))
     task, truth = values.get("task"), {}
     if isinstance(task, Gradient):
         _names(document, task.respect_to, solver, ("task", "respect_to"))
@@ -99,10 +99,10 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     if truth and document.clean("task"):
         remarks += _of_truth(solver.check(params._replace(**truth), forcing), remarks, truth)
     warnings = _noted(document, remarks)
-    if observe is None:
+    if not document.clean():
         return None, warnings
     adjoint = values.get("adjoint", StoreAll())
-    return Problem(solver, params, forcing, truth, observe, steps, adjoint), warnings
+    return Problem(solver, params, forcing, truth, values["observe"], steps, adjoint), warnings
 
 
 def _noted(document: Document, remarks: list[Remark]) -> list[str]:
@@ -153,15 +153,16 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
     return solver.Forcing(**arrays) if document.clean("forcing") else None
 
 
-def _observe(document: Document, solver: Solver, receivers: Any):
-    """The function that sees, or None if a receiver is out of place."""
+def _check_places(document: Document, solver: Solver, receivers: Any):
+    """Note receivers out of place."""
     if not isinstance(receivers, Receivers):
-        return None
+        return
     route: Route = ("observe", "positions")
     try:
         places = receivers.places(solver)
     except ValueError as error:
-        return document.mistake(route, str(error))
+        document.mistake(route, str(error))
+        return
     if len(outside := np.flatnonzero(solver.grid.outside(places))):
         first = int(outside[0])
         document.mistake(
@@ -169,7 +170,6 @@ def _observe(document: Document, solver: Solver, receivers: Any):
             f"{len(outside)} of {len(places)} receivers are outside the grid {solver.grid.extent} "
             f"m: number {first} at {places[first].tolist()} m is the first",
         )
-    return receivers.on(solver) if document.clean("observe") else None
 
 
 def _names(document: Document, given: Any, solver: Solver, route: Route) -> set[str]:

@@ -160,20 +160,21 @@ class Document:
             self._mistakes[source, text] = Mistake(inf, inf, source, route, text)
         self._overridden[route] = source
 
-    def _lost(self, source, node, route):
-        if "=" not in source:
-            text = "give path=value, such as solver.dt=1e-3"
-        else:
-            keys = list(node) if isinstance(node, CommentedMap) else []
-            keys = keys or [
-                str(i) for i in range(len(node) if isinstance(node, CommentedSeq) else 0)
-            ]
-            text = f"the case has no {route[-1]!r} here; {suggestion(route[-1], keys)}"
+    def _lost(self, source: str, node: Any, route: Route):
+        """Note an override that leads nowhere."""
+        text = "give path=value, such as solver.dt=1e-3"
+        if "=" in source:
+            keys = node if isinstance(node, CommentedMap) else range(_length(node))
+            text = f"the case has no {route[-1]!r} here; {suggestion(route[-1], map(str, keys))}"
         self._mistakes[source, text] = Mistake(inf, inf, source, route, text)
+
+
+def _length(node: Any) -> int:
+    return len(node) if isinstance(node, CommentedSeq) else 0
 
 
 def has(node: Any, key: Any) -> bool:
     """Whether a mapping or a sequence has a key; nothing else has any."""
     if isinstance(node, CommentedSeq):
-        return isinstance(key, int) and key < len(node)
+        return isinstance(key, int) and key < _length(node)
     return isinstance(node, CommentedMap) and key in node

@@ -86,9 +86,6 @@ def unknown(document: Document, given: Iterable, names: Iterable[str], refusal: 
 
 def made(document: Document, node: Any, cls: type, values: dict, guessed: set, route: Route) -> Any:
     """An object of a class from the values of its fields, checked by pydantic."""
-    failed = any(map(_failed, values.values())) or bool(guessed)
-    if failed:  # a key that no class has keeps __post_init__ from half an object
-        values = {**values, "": FAILED}
     try:
         return cls(**values)
     except ValidationError as error:
@@ -212,12 +209,6 @@ def _plain(node: Any) -> Any:
         if isinstance(node, kind):
             return kind(node)
     return node if isinstance(node, CommentedMap | CommentedSeq) else FAILED
-
-
-def _failed(value: Any) -> bool:
-    if isinstance(value, dict | list):
-        return any(map(_failed, value.values() if isinstance(value, dict) else value))
-    return value is FAILED
 
 
 def _shown(value: Any) -> str:

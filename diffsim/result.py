@@ -36,7 +36,7 @@ def dataset(loaded: Loaded, outcome: Outcome) -> xr.Dataset:
         attrs["misfit"] = outcome.metrics["misfit"]
     result = xr.Dataset(_params(loaded, outcome), _coordinates(grid), attrs)
     result["time"] = ("time", np.arange(problem.steps) * solver.dt, _attrs("time", "s"))
-    _add_positions(result, "receivers", case.observe.places(solver), grid)
+    _add_positions(result, "receivers", problem.observe.places(solver), grid)
     for name, value in problem.params._asdict().items():
         if _is_positions(loaded, name, value):
             _add_positions(result, name, np.asarray(value), grid)

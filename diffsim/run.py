@@ -50,10 +50,11 @@ def execute(args: argparse.Namespace) -> int:
     try:
         loaded = load(args.case, args.overrides)
         folder = _folder(args)
-    except CaseError as error:
+    except Exception as error:
         if args.debug:
             raise
-        print(error, file=sys.stderr)
+        where = f"{args.case}: {type(error).__name__}: {error}; --debug shows where"
+        print(error if isinstance(error, CaseError) else where, file=sys.stderr)
         return 2
     with _logged(folder / "run.log"):
         try:
@@ -111,7 +112,7 @@ def _run(loaded: Loaded, folder: Path):
         loaded = _on_device(loaded)
         outcome = loaded.case.task.run(loaded.problem)
     data = result.dataset(loaded, outcome)
-    data.to_netcdf(folder / "result.nc", engine="h5netcdf")
+    data.to_netcdf(folder / "result.nc", engine="scipy")
     metrics = result.metrics(loaded, outcome)
     finite = {
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in metrics.items()

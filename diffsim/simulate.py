@@ -1,10 +1,15 @@
 """Run a solver and see what happens: solver + params + observe + adjoint -> data."""
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.scan import Adjoint, StoreAll, scan
 from diffsim.solver import AdjointSolver, Forcing, Observe, Params, Solver
+
+TICK = 100  # steps between two signs of life
 
 
 def simulate(
@@ -16,6 +21,7 @@ def simulate(
     forcing: Forcing = None,
     adjoint: Adjoint = StoreAll(),  # noqa: B008
     every: int = 1,
+    tick: Callable[[], object] | None = None,
 ):
     """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
 
@@ -27,6 +33,8 @@ def simulate(
         forcing: its ``Forcing``, time first: slice n, for time ``n dt``, goes into step n
         adjoint: how a gradient remembers the past
         every: observe every so many steps; must divide ``steps``
+        tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
+            recomputed ones included: about ``adjoint.evaluations(steps) / TICK`` times a gradient
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
@@ -47,20 +55,24 @@ def simulate(
     coefficients = solver.coefficients(params)
     step = _step(solver)
 
-    def advance(state, forcing_n):
+    def advance(state, n_and_forcing):
+        n, forcing_n = n_and_forcing
+        if tick is not None:
+            jax.lax.cond(n % TICK == 0, lambda: jax.debug.callback(tick), lambda: None)
         return step(coefficients, state, forcing_n), None
 
-    def seen_step(state, forcing_n):
-        return advance(state, forcing_n)[0], observe(state)
+    def seen_step(state, n_and_forcing):
+        return advance(state, n_and_forcing)[0], observe(state)
 
     def seen_stretch(state, stretch):
         new, _ = scan(advance, state, stretch, every, adjoint=Periodic(every))
         return new, observe(state)
 
     init = solver.init(params)
+    inputs = jnp.arange(steps), forcing
     if every == 1:
-        return scan(seen_step, init, forcing, steps, unroll=2, adjoint=adjoint)
-    stretches = jax.tree.map(lambda f: f.reshape(-1, every, *f.shape[1:]), forcing)
+        return scan(seen_step, init, inputs, steps, unroll=2, adjoint=adjoint)
+    stretches = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
     return scan(seen_stretch, init, stretches, steps // every, adjoint=adjoint)
 
 

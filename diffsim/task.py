@@ -1,5 +1,6 @@
 """What a run is for, and the programs that do it."""
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,9 +14,12 @@ from pydantic import InstanceOf
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.fields import Home, Values
 from diffsim.misfit import Misfit
+from diffsim.observe import Receivers
 from diffsim.progress import Progress
 from diffsim.simulate import simulate
-from diffsim.solver import Forcing, Observe, Params, Solver, frozen
+from diffsim.solver import Forcing, Params, Solver, frozen
+
+log = logging.getLogger(__name__)
 
 
 class Problem(NamedTuple):
@@ -25,14 +29,14 @@ class Problem(NamedTuple):
     params: Params
     forcing: Forcing
     truth: dict[str, Any]  # params that made the observed data, those that differ
-    observe: Observe
+    observe: Receivers
     steps: int
     adjoint: Adjoint
 
     def data(self, params: Params, forcing: Forcing, **how) -> Any:
         """What is observed of a run."""
-        run = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
-        return simulate(self.solver, params, self.observe, **run)[1]
+        how = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
+        return simulate(self.solver, params, self.observe.on(self.solver), **how)[1]
 
 
 class Outcome(NamedTuple):
@@ -133,6 +137,7 @@ class Gradient(Task):
 def _timed(label: str, program: Callable, args: Sequence, total: int) -> tuple[Any, Timing]:
     """A program's result; it is compiled first, so that compiling and running are timed apart."""
     progress = Progress(label, total)
+    log.info("%s: compiling", label)
     start = time.perf_counter()
     compiled = jax.jit(lambda *args: program(*args, tick=progress.tick)).lower(*args).compile()
     compile_s = time.perf_counter() - start

@@ -166,7 +166,7 @@ def profile(width: int, spacing: float, dt: float, speed: float, frequency: floa
 
     Convolutional PML with a shifted pole (Komatitsch & Martin 2007, Geophysics 72, eq. 21–25):
     ``b = exp(-(σ + α) dt)``, ``a = σ/(σ + α) (b - 1)``, ``σ = -3 c ln R / (2 L) (d/L)²``,
-    ``α = ½ π f (1 - d/L)``. The layer's inner edge is the node after the last of the ``width`` ones.
+    ``α = ½ π f (1 - d/L)``. The layer's inner edge is the node after the last of its ``width``.
     """
     length = width * spacing
     strongest = -3 * speed * np.log(REFLECTION) / (2 * length)
@@ -182,16 +182,24 @@ def profile(width: int, spacing: float, dt: float, speed: float, frequency: floa
     return Profile(*half, *node)
 
 
-def layer(slab, memory, profile: Profile, axis: int):
+def layer(slab, memory, profile: Profile, axis: int, order: int):
     """What an absorbing layer adds to ``h² ∂²u`` along one axis, and its memory afterwards.
 
     In a layer ``∂`` becomes ``∂ + memory``, twice: with ``d = ∂u`` at half points,
     ``ψ' = bψ + a d`` and ``ζ' = bζ + a (∂d + ∂ψ')``, the second difference gains ``∂ψ' + ζ'``
-    (Pasalic & McGarry 2010, SEG, eq. 12–16). Two-point differences suffice within the layer.
+    (Pasalic & McGarry 2010, SEG, eq. 12–16). These are two-point differences; what they miss of the
+    difference ``P ∂∂`` of higher order is put right by applying P to the gain. Otherwise
+    ``(P - 1) ∂∂u`` would stay undamped, and carry slow waves through the layer and back.
 
     Args:
         slab: the field on the layer's nodes and one node on either side, ``width + 3`` along axis
         memory: ``(ψ, ζ)`` with ``width + 2`` and ``width + 1`` entries along axis
+        profile: the damping
+        axis: the one that the layer lies across
+        order: of the space differences
+
+    Returns:
+        The gain, ``order // 2 - 1`` nodes longer than the layer at either end, and the memory.
     """
     psi, zeta = memory
     a_half, b_half, a, b = (
@@ -202,4 +210,15 @@ def layer(slab, memory, profile: Profile, axis: int):
     psi = b_half * psi + a_half * first
     bend = jnp.diff(psi, axis=axis)
     zeta = b * zeta + a * (jnp.diff(first, axis=axis) + bend)
-    return bend + zeta, (psi, zeta)
+    return _of_order(bend + zeta, order, axis), (psi, zeta)
+
+
+def _of_order(gain, order: int, axis: int):
+    """``P gain``, where ``P δ²`` is the second difference of this order and δ² that of order 2."""
+    reach = order // 2 - 1
+    weights = SECOND_DIFFERENCE[order]
+    kernel = [sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)]
+    size = gain.shape[axis] + 2 * reach
+    gain = jnp.pad(gain, [(2 * reach * (i == axis),) * 2 for i in range(gain.ndim)])
+    parts = (lax.slice_in_dim(gain, i, i + size, axis=axis) for i in range(2 * reach + 1))
+    return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))

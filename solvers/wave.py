@@ -85,7 +85,7 @@ class Wave(AdjointSolver):
     dt: Positive  # s
     boundary: Annotated[tuple[tuple[Face, Face], ...], MinLen(1)]
     order: Literal[2, 4, 6, 8] = 8
-    radius: Annotated[int, Ge(1), Le(8)] = 4  # cells
+    radius: Annotated[int, Ge(2), Le(8)] = 4  # cells
 
     def __post_init__(self):
         if len(self.boundary) != self.grid.ndim:
@@ -124,7 +124,7 @@ class Wave(AdjointSolver):
         kappa, sources = coefficients
         p, previous, memory = state
         gains, memory = stencil.materialise(self._absorb(self._slabs(p), memory))
-        inner, outer = self._split(gains)
+        inner, outer = self._split(gains, self._halo - 1)
         curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
         # reading `previous` at full shape lets XLA write the new field over it
         new = stencil.materialise(2 * p - previous + kappa * curvature)
@@ -146,7 +146,7 @@ class Wave(AdjointSolver):
         new_bar = self._unmirror(new_bar)
         scaled = self._mirror(stencil.materialise(kappa * new_bar))
         (gains, _), absorb_transpose = jax.vjp(self._absorb, self._slabs(p), memory)
-        gains_bar = [scaled[where] for where in self._layer_nodes()]
+        gains_bar = [scaled[where] for where in self._layer_nodes(self._halo - 1)]
         transposed = absorb_transpose((gains_bar, memory_bar))
         gains, (slabs_bar, memory_bar) = stencil.materialise((gains, transposed))
         inner, outer = self._split(slabs_bar, rim=1)
@@ -155,7 +155,7 @@ class Wave(AdjointSolver):
         p_bar = stencil.materialise(p_bar)
         for where, slab_bar in outer:
             p_bar = p_bar.at[where].add(slab_bar)
-        inner, outer = self._split(gains)
+        inner, outer = self._split(gains, self._halo - 1)
         kappa_bar = stencil.materialise(new_bar * (stencil.laplacian(p, order, spacing) + inner))
         for where, gain in outer:
             kappa_bar = kappa_bar.at[where].add(new_bar[where] * gain)
@@ -179,18 +179,26 @@ class Wave(AdjointSolver):
         return lambda state: stencil.take(state.pressure, points)
 
     def check(self, params, forcing=None):
-        remarks = super().check(params, forcing)
         speed, sources = np.asarray(params.speed), np.asarray(params.sources)
+        remarks = []
         if speed.shape != self.grid.shape:
             text = f"shape {speed.shape}, but the grid has {self.grid.shape}: resample one of them"
             remarks.append(Remark("params.speed", text))
-        if not np.all(speed > 0):
+        if np.any(speed <= 0):
             text = f"the lowest speed is {np.nanmin(speed):g} m/s: it must be positive"
-            return [*remarks, Remark("params.speed", text)]
-        for i in np.flatnonzero(self.grid.outside(sources)):
-            text = f"source {i} at {sources[i].tolist()} m is outside the grid {self.grid.extent} m"
+            remarks.append(Remark("params.speed", text))
+        if sources.ndim != 2 or sources.shape[1] != self.grid.ndim:
+            text = f"shape {sources.shape}: give a row of {self.grid.ndim} numbers for each source"
             remarks.append(Remark("params.sources", text))
-        if forcing is not None:
+        else:
+            for i in np.flatnonzero(self.grid.outside(sources)):
+                place, extent = sources[i].tolist(), self.grid.extent
+                text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
+                remarks.append(Remark("params.sources", text))
+        if remarks:
+            return remarks
+        remarks = super().check(params, forcing)
+        if not remarks and forcing is not None:
             remarks += self._resolution(speed, np.asarray(forcing.sources))
         return remarks
 
@@ -285,7 +293,7 @@ class Wave(AdjointSolver):
             profile = stencil.profile(face.width, h, self.dt, face.speed, face.frequency)
             if not low:
                 profile = stencil.Profile(*(v[::-1] for v in profile))
-            gain, kept = stencil.layer(slab, kept, profile, axis)
+            gain, kept = stencil.layer(slab, kept, profile, axis, self.order)
             gains.append(gain / h**2)
             after.append(kept)
         return gains, tuple(after)

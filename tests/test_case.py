@@ -290,6 +290,11 @@ def test_all_mistakes_are_shown_at_once_in_the_order_of_the_file(folder, capsys)
     ]
 
 
+def test_what_holds_for_both_models_is_said_once(folder, capsys):
+    said = refusal(capsys, "-s", "params.sources=[[20.0, 1500.0]]")
+    assert len(said.splitlines()) == 1
+
+
 def test_a_failed_child_does_not_hide_its_siblings(folder, capsys):
     text = CASE.replace("spacing: [10.0, 10.0]", "spacing: wide").replace("order: 4", "order: 5")
     (folder / "a.yaml").write_text(text.replace("width: 4", "width: 1"))
@@ -300,20 +305,20 @@ def test_a_failed_child_does_not_hide_its_siblings(folder, capsys):
 
 
 OVERRIDES = {
-    "slover.dt=1e-3": "-s slover.dt=1e-3 slover: the case has no 'slover' here; did you mean 'solver'?",
-    "solver.ddt=1e-3": "-s solver.ddt=1e-3 solver.ddt: Wave has no field 'ddt'; did you mean 'dt'?",
-    "solver.boundary.2=3": "-s solver.boundary.2=3 solver.boundary.2: the case has no 2 here; allowed: 0, 1",
-    "steps.first=3": "-s steps.first=3 steps.first: the case has no 'first' here",
-    "steps": "-s steps steps: give path=value, such as solver.dt=1e-3",
-    "solver.dt=soon": "-s solver.dt=soon solver.dt: 'soon' is not allowed: it should be a valid number",
-    "solver.dt=4e-3": "-s solver.dt=4e-3 solver.dt: dt=0.004 s is above the stable 0.00306 s",
-    "solver.dt=[1": "-s solver.dt=[1 solver.dt: '[1' is no valid YAML",
+    "slover.dt=1e-3": "slover: the case has no 'slover' here; did you mean 'solver'?",
+    "solver.ddt=1e-3": "solver.ddt: Wave has no field 'ddt'; did you mean 'dt'?",
+    "solver.boundary.2=3": "solver.boundary.2: the case has no 2 here; allowed: 0, 1",
+    "steps.first=3": "steps.first: the case has no 'first' here",
+    "steps": "steps: give path=value, such as solver.dt=1e-3",
+    "solver.dt=soon": "solver.dt: 'soon' is not allowed: it should be a valid number",
+    "solver.dt=4e-3": "solver.dt: dt=0.004 s is above the stable 0.00306 s",
+    "solver.dt=[1": "solver.dt: '[1' is no valid YAML",
 }
 
 
 @pytest.mark.parametrize("override", OVERRIDES)
 def test_an_override_is_checked_as_the_file_is(folder, capsys, override):
-    assert refusal(capsys, "-s", override).startswith(OVERRIDES[override])
+    assert refusal(capsys, "-s", override).startswith(f"-s {override} {OVERRIDES[override]}")
 
 
 def test_few_points_per_wavelength_are_a_doubt_with_numbers(folder):

@@ -17,7 +17,6 @@ from solvers.wave import Absorbing, Free, WaveForcing, WaveParams
 
 SPEED, SPACING, FREQUENCY = 2000.0, 10.0, 20.0  # m/s, m, Hz
 SIDE = Absorbing(width=20, speed=SPEED, frequency=FREQUENCY)
-WIDTHS_AND_ORDERS = [(20, 2), (20, 4), (20, 6), (20, 8), (10, 8), (30, 8)]
 
 
 def layer(width):
@@ -64,29 +63,28 @@ def plane(width, order):
     return shoot(solver, SPEED, [source], receivers, wavelet)
 
 
-@pytest.mark.parametrize(("width", "order"), WIDTHS_AND_ORDERS)
+@pytest.mark.parametrize(("width", "order"), [(20, 2), (20, 4), (20, 6), (20, 8), (10, 8), (30, 8)])
 def test_normal_incidence(width, order):
     """Below -60 dB of the incident wave at any time, slow waves out of the layer included."""
     incident = line(0, order)
     assert decibels(line(width, order) - incident, incident) < -60
 
 
-@pytest.mark.parametrize(("width", "order"), WIDTHS_AND_ORDERS)
+@pytest.mark.parametrize(("width", "order"), [(20, 2), (10, 8), (20, 8), (30, 8)])
 def test_incidence_at_60_degrees(width, order):
     """Below -40 dB of what a mirror would send back, at both offsets."""
     incident, images = np.split(plane(0, order), 2, axis=1)
     assert np.all(decibels(plane(width, order) - incident, images) < -40)
 
 
-def loudest(order, factor, steps, every, forced=200):
-    """The largest pressure at times ``every`` steps apart, close to layers and a free surface."""
-    speed = 1500 + 1000 * np.random.default_rng(0).random((24, 25))
-    params = WaveParams(jnp.asarray(speed), jnp.array([[33.0, 117.0]]))
+def loudest(order, factor, steps, every, speed):
+    """The largest pressure at times ``every`` steps apart, between layers and a free surface."""
     faces = ((Free(), layer(10)), (layer(10), layer(6)))
-    limit = wave((24, 25), SPACING, 1.0, faces=faces, order=order).stable_dt(params)
-    solver = wave((24, 25), SPACING, factor * limit, faces=faces, order=order)
-    time = solver.dt * np.arange(steps)
-    wavelet = ricker(time, FREQUENCY, 1.5 / FREQUENCY) * (np.arange(steps) < forced)
+    params = WaveParams(jnp.asarray(speed), jnp.array([[33.0, 117.0]]))
+    limit = wave(speed.shape, SPACING, 1.0, faces=faces, order=order).stable_dt(params)
+    solver = wave(speed.shape, SPACING, factor * limit, faces=faces, order=order)
+    number = np.arange(steps)
+    wavelet = ricker(solver.dt * number, FREQUENCY, 1.5 / FREQUENCY) * (number < 200)
 
     @jax.jit
     def run(forcing):
@@ -98,22 +96,26 @@ def loudest(order, factor, steps, every, forced=200):
     return np.asarray(run(WaveForcing(jnp.asarray(wavelet)[:, None])))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [2, 8])
 def test_nothing_grows(order):
-    """20 000 steps at 0.999 of the largest stable step: what is left after the wave has gone fades.
+    """20 000 steps in a rough medium: what is left after the wave has gone fades for ever.
 
-    The wave itself is gone within a few hundred steps. What a layer keeps it loses more slowly, but
-    each thousand steps leave less than those before, down to round-off of 1e-16 of the source.
+    The wave itself is gone within a few hundred steps. What a layer keeps, it loses more slowly,
+    but of each thousand steps the loudest moment is fainter than of those before.
     """
-    seen = loudest(order, 0.999, 20_000, 50)
-    peaks = seen.reshape(20, -1).max(axis=1)
-    assert np.all(peaks[1:] < np.maximum(peaks[:-1], 1e-13 * peaks[0]))
-    assert peaks[-1] < 1e-6 * peaks[0]
+    speed = 1500 + 1000 * np.random.default_rng(0).random((24, 25))
+    peaks = loudest(order, 0.999, 20_000, 50, speed).reshape(20, -1).max(axis=1)
+    assert np.all(np.diff(peaks) < 0)
+    assert peaks[-1] < 1e-8 * peaks[0]
 
 
-@pytest.mark.parametrize("order", [2, 4, 6, 8])
+@pytest.mark.parametrize("order", [2, 8])
 def test_largest_stable_step_is_sharp(order):
-    """2 % above `Wave.stable_dt` the shortest waves grow without bound."""
-    assert loudest(order, 0.999, 1000, 10)[-1] < 1
-    assert not loudest(order, 1.02, 1000, 10)[-1] < 1e6
+    """0.1 % below `Wave.stable_dt` the field fades; 2 % above, the shortest waves explode.
+
+    They grow by exp(2 arcosh 1.02) = 1.5 a step: 1000 steps leave no doubt.
+    """
+    speed = np.full((24, 25), 2500.0)
+    below = loudest(order, 0.999, 5000, 10, speed)
+    assert below[-1] < 1e-3 * below.max()
+    assert not loudest(order, 1.02, 1000, 10, speed)[-1] < 1e6 * below.max()

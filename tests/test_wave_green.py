@@ -24,7 +24,8 @@ def test_traces_in_the_plane():
     and windows of radius 6 by less. The peak comes within a step and is right to 0.2 %.
     """
     source = np.array((703.7, 696.1))
-    receivers = source + [(0, 100), (-134.2, 61.7), (210, 213.3), (-301, 5), (4.4, -377.7)]
+    offsets = [(0, 100), (-134.2, 61.7), (210, 213.3), (-301, 5), (4.4, -377.7)]
+    receivers = source + np.array(offsets)
     time = DT * np.arange(1700)
     solver = wave((141, 141), SPACING, DT, order=8, radius=6)
     data = shoot(solver, SPEED, [source], receivers, wavelet(time)[:, None])

@@ -18,7 +18,7 @@ NOT_ODD = ((False, False), (False, False))
 
 @functools.cache
 def trace(source, receiver, radius=4, order=8, corners=((0, 0),)):
-    """The mean over receivers of a wave that several sources share, at corners around the points."""
+    """The mean over receivers of a wave that sources share, all at corners around the points."""
     sources, receivers = (np.add(end, corners) for end in (source, receiver))
     wavelet = ricker(DT * np.arange(250), FREQUENCY, 1 / FREQUENCY)[:, None] / len(sources)
     solver = wave((101, 101), SPACING, DT, order=order, radius=radius)

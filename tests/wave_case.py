@@ -25,7 +25,7 @@ def wave(shape, spacing, dt, faces=Free(), origin=0.0, **fields):  # noqa: B008
 
 
 def shoot(solver, speed, sources, receivers, wavelets):
-    """The data ``[step, receiver]`` of sources that fire together; ``wavelets`` ``[step, source]``."""
+    """The data ``[step, receiver]`` of sources that fire together, wavelets ``[step, source]``."""
     speed = jnp.broadcast_to(jnp.asarray(speed, float), solver.grid.shape)
     wavelets = jnp.asarray(wavelets)
     observe = solver.sampler(jnp.asarray(receivers, float))

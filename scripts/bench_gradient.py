@@ -1,0 +1,101 @@
+"""What a gradient costs: seconds, bytes and compilation, by strategy and by number of steps.
+
+``python scripts/bench_gradient.py`` prints the tables of BENCHMARKS.md. Each program is compiled
+once and run five times, the programs in turn; the minimum counts. Memory is what XLA plans for
+temporaries, which is where states are kept.
+"""
+
+import platform
+import time
+from datetime import date
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffsim import Grid, Periodic, Revolve, StoreAll, simulate
+from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
+
+ROUNDS = 5
+
+
+def shot(shape, steps, order=8, receivers=100):
+    """One shot over a random medium: a loss of the speed for each strategy, and the speed."""
+    layer = Absorbing(width=20, speed=4000.0, frequency=8.0)
+    grid = Grid(shape=shape, spacing=(25.0, 25.0))
+    solver = Wave(grid=grid, dt=2e-3, order=order, boundary=((Free(), layer), (layer, layer)))
+    speed = 3000 + 500 * np.random.default_rng(0).random(shape)
+    across = 25.0 * (shape[1] - 1)
+    sources = np.array([[50.0, across / 2]])
+    places = np.stack([np.full(receivers, 25.0), np.linspace(0.1, 0.9, receivers) * across], 1)
+    a = (np.pi * 8 * (np.arange(steps) * solver.dt - 0.2)) ** 2
+    wavelet = ((1 - 2 * a) * np.exp(-a))[:, None]
+    speed, sources, places, wavelet = (jnp.asarray(v, "float32") for v in (speed, sources, places, wavelet))
+
+    def loss(speed, adjoint):
+        params = WaveParams(speed, sources)
+        _, data = simulate(
+            solver, params, solver.sampler(places),
+            steps=steps, forcing=WaveForcing(wavelet), adjoint=adjoint,
+        )  # fmt: skip
+        return jnp.sum(data**2)
+
+    return loss, speed
+
+
+def compiled(program, *args):
+    """The compiled program and the seconds that compiling took."""
+    start = time.perf_counter()
+    program = jax.jit(program).lower(*args).compile()
+    return program, time.perf_counter() - start
+
+
+def fastest(programs, *args):
+    """The least seconds of each program over all rounds, the programs in turn."""
+    times = np.full((ROUNDS, len(programs)), np.inf)
+    for program in programs:
+        jax.block_until_ready(program(*args))
+    for i in range(ROUNDS):
+        for j, program in enumerate(programs):
+            start = time.perf_counter()
+            jax.block_until_ready(program(*args))
+            times[i, j] = time.perf_counter() - start
+    return times.min(axis=0)
+
+
+def strategies(shape, steps):
+    """Table: one gradient by each strategy."""
+    loss, speed = shot(shape, steps)
+    adjoints = [StoreAll(), Periodic(round(steps**0.5)), Revolve(48), Revolve(24), Revolve(12)]
+    programs, compile_s = zip(
+        compiled(lambda v: loss(v, StoreAll()), speed),
+        *(compiled(jax.value_and_grad(lambda v, a=a: loss(v, a)), speed) for a in adjoints),
+        strict=True,
+    )
+    seconds = fastest(programs, speed)
+    rate = np.prod(shape) * steps / seconds[0] / 1e6
+    print(f"\n{shape[0]} × {shape[1]} nodes and layers, {steps} steps, order 8, float32; "
+          f"forward run {seconds[0]:.2f} s, {rate:.0f} Mpt/s\n")  # fmt: skip
+    print("| strategy | gradient / forward | s | temporaries, MB | evaluations a step | compile, s |")
+    print("|---|---|---|---|---|---|")
+    for adjoint, program, s, c in zip(adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True):
+        megabytes = program.memory_analysis().temp_size_in_bytes / 1e6
+        evaluations = adjoint.evaluations(steps) / steps
+        print(f"| `{adjoint!r}` | {s / seconds[0]:.2f} | {s:.2f} | {megabytes:.0f} | {evaluations:.2f} | {c:.1f} |")
+
+
+def compile_time():
+    """Table: compiling a wave gradient through Revolve, by number of steps."""
+    print("\n| steps | compile, s |\n|---|---|")
+    for steps in (100, 1000, 10_000, 100_000):
+        loss, speed = shot((64, 64), steps, receivers=5)
+        _, seconds = compiled(jax.grad(lambda v, loss=loss: loss(v, Revolve(24))), speed)
+        print(f"| {steps} | {seconds:.1f} |")
+
+
+if __name__ == "__main__":
+    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
+          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    strategies((187, 801), 1000)
+    strategies((512, 512), 500)
+    compile_time()

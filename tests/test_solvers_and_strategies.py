@@ -1,0 +1,192 @@
+"""Every solver with every strategy: red lines name the pair.
+
+A solver is here by existing: whatever `solvers` exports is run on its own ``example()``.
+"""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import solvers
+from diffsim import Periodic, Revolve, StoreAll, simulate
+from diffsim.check import Derived, difference_test, dot_test, taylor_test
+from diffsim.solver import AdjointSolver, Solver
+
+SOLVERS = [
+    cls
+    for name in solvers.__all__
+    if inspect.isclass(cls := getattr(solvers, name)) and issubclass(cls, Solver)
+]
+STRATEGIES = [
+    StoreAll(),
+    Periodic(1),
+    Periodic(5),
+    Periodic(100),
+    Revolve(1, block=2),
+    Revolve(2, block=2),
+    Revolve(3, block=1),
+    Revolve(4, block=3),
+    Revolve(100),
+]
+each_solver = pytest.mark.parametrize("cls", SOLVERS, ids=lambda cls: cls.__name__)
+each_strategy = pytest.mark.parametrize("adjoint", STRATEGIES, ids=repr)
+
+
+def instruments(solver):
+    """Two points well inside the grid, off its nodes."""
+    low, high = np.array(solver.grid.extent).T
+    return low + (high - low) * np.array([[0.31], [0.64]])
+
+
+def data(solver, values, adjoint):
+    """Data and final state of the solver's example, scaled to order one; for any parameters."""
+    params, forcing = values
+    steps = len(jax.tree.leaves(forcing)[0])
+    observe = solver.sampler(instruments(solver))
+    state, seen = simulate(
+        solver, params, observe, steps=steps, forcing=forcing, adjoint=adjoint
+    )
+    return seen, state
+
+
+@functools.cache
+def scales(cls):
+    """What brings all that comes out of the solver's example to order one."""
+    solver, params, forcing = cls.example()
+    out = jax.jit(lambda values: data(solver, values, StoreAll()))((params, forcing))
+    return jax.tree.map(lambda a: float(1 / (jnp.max(jnp.abs(a)) + 1e-300)), out)
+
+
+def objective(cls, adjoint=StoreAll(), wrap=lambda solver: solver):  # noqa: B008
+    """A nonlinear scalar of everything that comes out, and where to differentiate it."""
+    solver, params, forcing = cls.example()
+
+    def loss(values):
+        scaled = jax.tree.map(jnp.multiply, data(wrap(solver), values, adjoint), scales(cls))
+        return sum(jnp.sum(jnp.sin(a + 0.3)) for a in jax.tree.leaves(scaled))
+
+    return loss, (params, forcing)
+
+
+@functools.cache
+def stored(cls):
+    """Value and gradient by the yardstick."""
+    loss, values = objective(cls)
+    return jax.jit(jax.value_and_grad(loss))(values)
+
+
+@each_solver
+@each_strategy
+def test_gradient_is_that_of_store_all(cls, adjoint):
+    """1e-13 of each leaf's largest entry, not bit-equality: XLA contracts a·b + c into one rounding
+    or two, as it sees fit in each program, so equal operations in equal order still differ by a few
+    units in the last place per step, over 19 steps."""
+    loss, values = objective(cls, adjoint)
+    value, gradient = jax.jit(jax.value_and_grad(loss))(values)
+    expected_value, expected = stored(cls)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-13)
+    for leaf, expected_leaf in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        np.testing.assert_allclose(leaf, expected_leaf, rtol=0, atol=1e-13 * np.abs(leaf).max())
+        assert np.abs(leaf).max() > 0
+
+
+LEAVES = [
+    pytest.param(cls, section, name, id=f"{cls.__name__}-{section}.{name}")
+    for cls in SOLVERS
+    for section in ("Params", "Forcing")
+    for name in getattr(getattr(cls, section), "_fields", ())
+]
+
+
+@functools.cache
+def checkpointed(cls):
+    """Value and gradient through few checkpoints, compiled once, and where to take them."""
+    loss, values = objective(cls, Revolve(3, block=2))
+    return jax.jit(loss), jax.jit(jax.grad(loss)), values
+
+
+def along_leaf(cls, section, name):
+    """The objective as a function of one leaf, where to differentiate it, and the gradient."""
+    loss, gradient, values = checkpointed(cls)
+    i = ("Params", "Forcing").index(section)
+
+    def of_leaf(value):
+        return loss((*values[:i], values[i]._replace(**{name: value}), *values[i + 1 :]))
+
+    return of_leaf, getattr(values[i], name), getattr(gradient(values)[i], name)
+
+
+@pytest.mark.parametrize(("cls", "section", "name"), LEAVES)
+def test_taylor_remainder_falls_with_the_square_of_the_step(cls, section, name):
+    """Order above 1.99 in three seeded directions; the next term of the series bends it by h/2 per
+    halving at the largest h, so h starts at 1e-4 of the leaf. A source must not leave its window of
+    nodes on the way (there the interpolation is continuous, but has a kink)."""
+    f, x, gradient = along_leaf(cls, section, name)
+    orders = taylor_test(f, x, gradient=gradient, step=1e-4, halvings=3)
+    assert np.all(orders > 1.99), orders
+    assert np.all(np.isfinite(orders)), "the remainder is round-off: the step is too small"
+
+
+@pytest.mark.parametrize(("cls", "section", "name"), LEAVES)
+def test_gradient_is_the_limit_of_central_differences(cls, section, name):
+    """1e-7 of the largest slope possible: fourth-order differences at 1e-4 leave 1e-12 of
+    truncation and 1e-16 / 1e-4 of round-off."""
+    f, x, gradient = along_leaf(cls, section, name)
+    assert difference_test(f, x, gradient=gradient, step=1e-4) < 1e-7
+
+
+@each_solver
+@pytest.mark.parametrize("adjoint", [StoreAll(), Periodic(5), Revolve(3, block=2)], ids=repr)
+def test_dot_product_with_the_tangent(cls, adjoint):
+    """⟨J v, w⟩ = ⟨v, Jᵀ w⟩ to 1e-12: both sides are sums of a few thousand rounded products."""
+    solver, *values = cls.example()
+
+    def seen(solver, adjoint):
+        return jax.jit(lambda values: data(solver, values, adjoint)[0])
+
+    plain = seen(Derived(solver), StoreAll())
+    assert dot_test(seen(solver, adjoint), values, tangent=plain) < 1e-12
+
+
+@pytest.mark.parametrize(
+    "cls", [c for c in SOLVERS if issubclass(c, AdjointSolver)], ids=lambda cls: cls.__name__
+)
+def test_pullback_is_the_transpose_that_jax_derives(cls):
+    """Through all steps of the example, for every parameter, series and the final state: 1e-12 of
+    each leaf's largest entry, a few hundred roundings."""
+    derived, values = objective(cls, wrap=Derived)
+    _, by_hand = stored(cls)
+    leaves = map(jax.tree.leaves, (by_hand, jax.jit(jax.grad(derived))(values)))
+    for own, jaxs in zip(*leaves, strict=True):
+        np.testing.assert_allclose(own, jaxs, rtol=0, atol=1e-12 * np.abs(jaxs).max())
+
+
+@each_solver
+def test_shots_by_vmap_are_shots_one_by_one(cls):
+    """Values and gradients under ``vmap`` over the forcing, to 1e-13 as above."""
+    loss, (params, forcing) = objective(cls, Revolve(3, block=2))
+    forcings = jax.tree.map(lambda f: jnp.stack([f, 0.7 * f, -f]), forcing)
+    gradient = jax.jit(jax.grad(lambda p, f: loss((p, f)), argnums=(0, 1)))
+    together = jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(params, forcings)
+    for i in range(3):
+        alone = gradient(params, jax.tree.map(lambda f, i=i: f[i], forcings))
+        for a, b in zip(*map(jax.tree.leaves, (together, alone)), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-13 * np.abs(b).max())
+
+
+@each_solver
+def test_observing_less_often_sees_the_same_states(cls):
+    """Every third observation of a run observed at each step; data entry n belongs to n dt."""
+    solver, params, forcing = cls.example()
+    steps = len(jax.tree.leaves(forcing)[0]) // 3 * 3
+    forcing = jax.tree.map(lambda f: f[:steps], forcing)
+    observe = solver.sampler(instruments(solver))
+    run = functools.partial(simulate, solver, params, observe, steps=steps, forcing=forcing)
+    _, all_data = jax.jit(run)()
+    _, seen = jax.jit(functools.partial(run, every=3, adjoint=Revolve(2)))()
+    np.testing.assert_allclose(seen, all_data[::3], rtol=0, atol=1e-13 * np.abs(all_data).max())
+    np.testing.assert_allclose(seen[0], observe(solver.init(params)), rtol=0, atol=0)
