@@ -92,7 +92,9 @@ class Solver(ABC):
                     text = f"{len(bad)} values are not finite, the first one at {place}: mend the input"
                     remarks.append(Remark(f"{section}.{name}", text))
         if not remarks and self.dt > (limit := self.stable_dt(params)):
-            text = f"dt={self.dt:g} s is above the stable {limit:.3g} s: lower dt or coarsen the grid"
+            text = (
+                f"dt={self.dt:g} s is above the stable {limit:.3g} s: lower dt or coarsen the grid"
+            )
             remarks.append(Remark("solver.dt", text))
         return remarks
 

@@ -30,7 +30,9 @@ def shot(shape, steps, order=8, receivers=100):
     places = np.stack([np.full(receivers, 25.0), np.linspace(0.1, 0.9, receivers) * across], 1)
     a = (np.pi * 8 * (np.arange(steps) * solver.dt - 0.2)) ** 2
     wavelet = ((1 - 2 * a) * np.exp(-a))[:, None]
-    speed, sources, places, wavelet = (jnp.asarray(v, "float32") for v in (speed, sources, places, wavelet))
+    speed, sources, places, wavelet = (
+        jnp.asarray(v, "float32") for v in (speed, sources, places, wavelet)
+    )
 
     def loss(speed, adjoint):
         params = WaveParams(speed, sources)
@@ -76,12 +78,18 @@ def strategies(shape, steps):
     rate = np.prod(shape) * steps / seconds[0] / 1e6
     print(f"\n{shape[0]} × {shape[1]} nodes and layers, {steps} steps, order 8, float32; "
           f"forward run {seconds[0]:.2f} s, {rate:.0f} Mpt/s\n")  # fmt: skip
-    print("| strategy | gradient / forward | s | temporaries, MB | evaluations a step | compile, s |")
+    print(
+        "| strategy | gradient / forward | s | temporaries, MB | evaluations a step | compile, s |"
+    )
     print("|---|---|---|---|---|---|")
-    for adjoint, program, s, c in zip(adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True):
+    for adjoint, program, s, c in zip(
+        adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True
+    ):
         megabytes = program.memory_analysis().temp_size_in_bytes / 1e6
         evaluations = adjoint.evaluations(steps) / steps
-        print(f"| `{adjoint!r}` | {s / seconds[0]:.2f} | {s:.2f} | {megabytes:.0f} | {evaluations:.2f} | {c:.1f} |")
+        print(
+            f"| `{adjoint!r}` | {s / seconds[0]:.2f} | {s:.2f} | {megabytes:.0f} | {evaluations:.2f} | {c:.1f} |"
+        )
 
 
 def compile_time():

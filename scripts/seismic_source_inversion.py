@@ -40,7 +40,8 @@ speed = jnp.asarray(archive["vp_true"][:: options.stride, :: options.stride], fl
 grid = Grid(speed.shape, (25.0 * options.stride,) * 2)
 layer = Absorbing(width=20, speed=4000.0, frequency=FREQUENCY)
 solver = Wave(grid, 2e-3 * options.stride, ((Free(), layer), (layer, layer)))
-time = np.arange(round(3.0 / solver.dt)) * solver.dt
+steps = round(3.0 / solver.dt)
+time = np.arange(steps) * solver.dt
 receivers = np.linspace((50.0, 250.0), (50.0, 19750.0), 40)
 
 
@@ -49,32 +50,29 @@ def record(position, function):
     """Pressure ``[step, receiver]``."""
     params, forcing = WaveParams(speed, position[None]), WaveForcing(function[:, None])
     observe, adjoint = solver.sampler(receivers), Revolve(checkpoints=24)
-    run = simulate(solver, params, observe, steps=len(time), forcing=forcing, adjoint=adjoint)
+    run = simulate(solver, params, observe, steps=steps, forcing=forcing, adjoint=adjoint)
     return run[1]
 
 
 # Data, with noise in the band of the signal: most of white noise would lie outside
-def ricker(frequency, delay, amplitude=1.0):
-    """Source time function ``[step]``."""
-    return Ricker(frequency, delay, amplitude).make(solver, len(time))
-
-
 def lowpass(data, corner):
     """Data ``[step, receiver]`` through a Gaussian filter."""
-    gain = np.exp(-((np.fft.rfftfreq(len(data), solver.dt)[:, None] / corner) ** 2))
-    return jnp.fft.irfft(gain * jnp.fft.rfft(data, axis=0), len(data), axis=0)
+    gain = np.exp(-((np.fft.rfftfreq(steps, solver.dt)[:, None] / corner) ** 2))
+    return jnp.fft.irfft(gain * jnp.fft.rfft(data, axis=0), steps, axis=0)
 
 
-true_function = ricker(FREQUENCY, TRUE_TIME, 1.6e5) - ricker(FREQUENCY, TRUE_TIME + 0.12, 0.8e5)
-clean = record(jnp.asarray(TRUTH), jnp.asarray(true_function))
+rupture = Ricker(FREQUENCY, TRUE_TIME, 1.6e5).make(solver, steps)  # Pa
+arrest = Ricker(FREQUENCY, TRUE_TIME + 0.12, 0.8e5).make(solver, steps)
+clean = record(jnp.asarray(TRUTH), jnp.asarray(rupture - arrest))
 noise = lowpass(np.random.default_rng(options.seed).normal(size=clean.shape), 2 * FREQUENCY)
 observed = clean + NOISE * jnp.std(clean) / jnp.std(noise) * noise
 
-# Misfit and gradient. Unknowns, of order one: shifts of the position and of the origin time, weights
-# of cubic splines. To shift the splines undoes a shift of the origin time, so neither is determined
-# alone: truth and estimate are compared by the centroid of the function's energy, in absolute time.
+# Misfit and gradient. Unknowns, of order one: shifts of position and origin time, then weights of
+# cubic splines. Shifting the splines undoes shifting the origin time, so neither is determined
+# alone: truth and estimate are compared by the centroid of the function's energy.
 wavelength = float(speed[tuple((TRUTH / grid.spacing).astype(int))]) / FREQUENCY
-first = np.concatenate([np.zeros(3), np.interp(KNOTS + 0.5, time, ricker(START_FREQUENCY, 0.5))])
+guess = Ricker(START_FREQUENCY, -KNOTS[0]).make(solver, steps)
+first = np.concatenate([np.zeros(3), np.interp(KNOTS - KNOTS[0], time, guess)])
 
 
 def position(x):
@@ -90,55 +88,93 @@ def function(x):
 
 
 def envelope(data):
-    """Smoothed and normalised, since the amplitude is not known yet."""
+    """Smooth amplitude, normalised since the event's strength is not known yet."""
     smooth = jnp.sqrt(lowpass(data**2, 2.0) + 1e-3 * jnp.var(data))
     return smooth / jnp.linalg.norm(smooth)
 
 
-def misfit(x, see):
-    """Of what is seen of the data, relative to its energy."""
-    target = see(observed)
-    return jnp.sum((see(record(position(x), function(x))) - target) ** 2) / jnp.sum(target**2)
+def misfit(data, see=jnp.asarray):
+    """Squared difference of what is seen of predicted and observed data, relative."""
+    return jnp.sum((see(data) - see(observed)) ** 2) / jnp.sum(see(observed) ** 2)
 
 
 # Inversion
 def descend(x, see, free):
     """The iterates and their misfits; only the first ``free`` unknowns move."""
-    gradient = jax.jit(jax.value_and_grad(lambda y: misfit(jnp.concatenate([y, x[free:]]), see)))
-    trail = [(x, float(misfit(x, see)))]
-    minimize(
-        lambda y: [np.asarray(value, float) for value in gradient(y)],
-        x[:free],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[*(np.array(grid.extent) - START[:, None]) / wavelength] + [(None, None)] * (free - 2),
-        callback=lambda intermediate_result: trail.append(
-            (np.r_[intermediate_result.x, x[free:]], intermediate_result.fun)
-        ),
-        options={"ftol": 1e-3, "maxcor": 20},
-    )
+
+    @jax.jit
+    @jax.value_and_grad
+    def gradient(y):
+        x_y = jnp.concatenate([y, x[free:]])
+        return misfit(record(position(x_y), function(x_y)), see)
+
+    def keep(intermediate_result):
+        trail.append((np.r_[intermediate_result.x, x[free:]], intermediate_result.fun))
+
+    def evaluate(y):
+        return [np.asarray(value, float) for value in gradient(y)]
+
+    trail = [(x, evaluate(x[:free])[0])]
+    bounds = [*(np.array(grid.extent) - START[:, None]) / wavelength] + [(None, None)] * (free - 2)
+    how = {"method": "L-BFGS-B", "options": {"ftol": 1e-4, "maxcor": 20}, "callback": keep}
+    minimize(evaluate, x[:free], jac=True, bounds=bounds, **how)
     return trail
 
 
 coarse = descend(first, envelope, free=3)
-fine = descend(coarse[-1][0], jnp.positive, free=len(first))
+fine = descend(coarse[-1][0], jnp.asarray, free=len(first))
 last = fine[-1][0]
 
-
 # Results
-def summary(name, position, function, misfit):
-    """A line of numbers that can be compared."""
-    function = np.asarray(function)
-    peak = np.argmax(np.abs(np.fft.rfft(function, 2**16))) / (2**16 * solver.dt)
-    centroid = np.sum(time * function**2) / np.sum(function**2)
-    alike = np.corrcoef(function, true_function)[0, 1]
-    print(
-        f"{name:9}{position[0]:9.1f}{position[1]:9.1f}{1e3 * centroid:10.1f}{peak:9.2f}"
-        f"{alike:12.4f}{misfit:9.4f}"
-    )
+events = {"truth": (TRUTH, rupture - arrest, clean)}
+for name, x in (("start", first), ("estimate", last)):
+    events[name] = (position(x), np.asarray(function(x)), record(position(x), function(x)))
+print("           z (m)    x (m)  time (ms)  peak (Hz)  correlation  misfit")
+for name, (place, f, data) in events.items():
+    centroid = 1e3 * np.sum(time * f**2) / np.sum(f**2)
+    peak = np.argmax(np.abs(np.fft.rfft(f, 2**16))) / (2**16 * solver.dt)
+    likeness = np.corrcoef(f, rupture - arrest)[0, 1]
+    print(f"{name:8}{place[0]:8.1f}{place[1]:9.1f}{centroid:11.1f}{peak:11.2f}", end="")
+    print(f"{likeness:13.4f}{misfit(data):8.4f}")
 
+# Figure
+with rc_context(STYLE):
+    figure = Figure((10, 11), layout="constrained")
+    rows = [["map", "map"], ["misfit", "function"], ["data", "data"]]
+    panels = figure.subplot_mosaic(rows, height_ratios=[1.3, 0.9, 1.2])
+    (top, bottom), (left, right) = 1e-3 * np.array(grid.extent)
+    image = panels["map"].imshow(speed, "Greys_r", extent=(left, right, bottom, top), vmin=1500)
+    figure.colorbar(image, label="P-wave speed (m/s)")
+    panels["map"].plot(*1e-3 * receivers.T[::-1], "kv", label="receivers")
+    panels["map"].plot(*1e-3 * TRUTH[::-1], "c*", markersize=18, label="truth")
+    count = 0
+    for trail, label, colour in ((coarse, "envelopes", "orange"), (fine, "waveforms", "red")):
+        path, values = 1e-3 * np.array([position(x) for x, _ in trail]), [v for _, v in trail]
+        panels["map"].plot(*path.T[::-1], ".-", color=colour, label=f"path, {label}")
+        panels["misfit"].semilogy(
+            count + np.arange(len(trail)), values, ".-", color=colour, label=label
+        )
+        count += len(trail) - 1
+    panels["misfit"].axhline(misfit(clean), color="grey", linestyle="--", label="noise")
+    shown = np.arange(8, 33, 6)
+    for (name, (_, f, data)), colour in zip(events.items(), ("k", "tab:blue", "r"), strict=True):
+        traces = np.asarray(observed if name == "truth" else data)[:, shown]
+        line = {"color": colour, "linewidth": 3 if name == "truth" else 1.2}
+        panels["function"].plot(time, 1e-3 * f, label=name, **line)
+        offset = np.tile(receivers[shown, 1] / 1e3, (steps, 1))
+        panels["data"].plot(
+            time, offset + 1.3 * traces / np.abs(observed).max(0)[shown][None], **line
+        )
+    panels["map"].set(xlabel="x (km)", ylabel="depth (km)", xlim=(6, 14))
+    panels["misfit"].set(xlabel="iteration", ylabel="misfit, relative")
+    panels["function"].set(xlabel="time (s)", ylabel="time function (kPa)", xlim=(0, 1.2))
+    panels["data"].set(xlabel="time (s)", ylabel="receiver x (km)", xlim=(0, time[-1]))
+    panels["data"].set_title("pressure, each record scaled to its peak; truth: observed")
+    for name in ("map", "misfit", "function"):
+        panels[name].legend(fontsize="small")
+    options.figure.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(options.figure)
 
-print(f"{'':12}z (m)    x (m) time (ms) peak (Hz) correlation  misfit")
-summary("truth", TRUTH, true_function, float(jnp.sum((clean - observed) ** 2) / jnp.sum(observed**2)))
-summary("start", START, function(first), float(misfit(first, jnp.positive)))
-summary("estimate", position(last), function(last), fine[-1][1])
+# Check
+if (error := float(np.linalg.norm(position(last) - TRUTH))) > wavelength / 4:
+    raise SystemExit(f"{error:.0f} m off, more than a quarter of the wavelength {wavelength:.0f} m")

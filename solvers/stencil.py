@@ -128,7 +128,9 @@ def put(u, points: Points, values):
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
 
 
-def points(nodes, shape: tuple[int, ...], radius: int, odd: tuple[tuple[bool, bool], ...]) -> Points:
+def points(
+    nodes, shape: tuple[int, ...], radius: int, odd: tuple[tuple[bool, bool], ...]
+) -> Points:
     """Kaiser-sinc windows around fractional node numbers, ``[count]`` for each axis.
 
     Differentiable in ``nodes``. On an axis whose first or last node carries an ``odd`` mirror (a

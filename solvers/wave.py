@@ -51,7 +51,9 @@ class WaveParams(NamedTuple):
 
 
 class WaveForcing(NamedTuple):
-    sources: Annotated[jax.Array, Quantity("source time function", "Pa m^(axes-2)")]  # [step, source]
+    sources: Annotated[
+        jax.Array, Quantity("source time function", "Pa m^(axes-2)")
+    ]  # [step, source]
 
 
 class WaveCoefficients(NamedTuple):
@@ -187,19 +189,17 @@ class Wave(AdjointSolver):
         if np.any(speed <= 0):
             text = f"the lowest speed is {np.nanmin(speed):g} m/s: it must be positive"
             remarks.append(Remark("params.speed", text))
+        if not remarks:
+            remarks = super().check(params, forcing)
         if sources.ndim != 2 or sources.shape[1] != self.grid.ndim:
             text = f"shape {sources.shape}: give a row of {self.grid.ndim} numbers for each source"
+            return [*remarks, Remark("params.sources", text)]
+        for i in np.flatnonzero(self.grid.outside(sources)):
+            place, extent = sources[i].tolist(), self.grid.extent
+            text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
             remarks.append(Remark("params.sources", text))
-        else:
-            for i in np.flatnonzero(self.grid.outside(sources)):
-                place, extent = sources[i].tolist(), self.grid.extent
-                text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
-                remarks.append(Remark("params.sources", text))
-        if remarks:
-            return remarks
-        remarks = super().check(params, forcing)
         if not remarks and forcing is not None:
-            remarks += self._resolution(speed, np.asarray(forcing.sources))
+            remarks = self._resolution(speed, np.asarray(forcing.sources))
         return remarks
 
     def _resolution(self, speed, wavelets):

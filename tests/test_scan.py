@@ -43,7 +43,11 @@ def inputs(n):
 def loss_of(run, adjoint, **how):
     def loss(weight, init, xs):
         carry, (energy, count, seen) = run(weight, init, xs, adjoint, **how)
-        return jnp.sum(carry["u"] ** 2) + jnp.sum(jnp.sin(energy)) + jnp.sum(seen["u"] * count[:, None])
+        return (
+            jnp.sum(carry["u"] ** 2)
+            + jnp.sum(jnp.sin(energy))
+            + jnp.sum(seen["u"] * count[:, None])
+        )
 
     return loss
 
@@ -77,7 +81,11 @@ def test_gradients_of_carry_inputs_and_closures_are_those_of_lax_scan(adjoint, n
 @pytest.mark.parametrize("adjoint", [Periodic(4), Revolve(3, 2)], ids=repr)
 def test_without_jit_with_no_inputs_and_in_reverse(adjoint):
     run, weight, init = system()
-    for how, xs in (({"length": 9}, None), ({"reverse": True}, inputs(9)), ({"unroll": 3}, inputs(9))):
+    for how, xs in (
+        ({"length": 9}, None),
+        ({"reverse": True}, inputs(9)),
+        ({"unroll": 3}, inputs(9)),
+    ):
         args = weight, init, xs
         ours = jax.value_and_grad(loss_of(run, adjoint, **how), argnums=(0, 1), allow_int=True)
         stored = jax.value_and_grad(loss_of(run, StoreAll(), **how), argnums=(0, 1), allow_int=True)
@@ -116,12 +124,19 @@ def test_a_custom_transpose_that_closes_over_constants_stays_in_use():
         return 2 * x + 0 * constant
 
     double.defvjp(lambda x: (double(x), None), lambda _, bar: (7 * bar,))
-    gradient = jax.jit(jax.grad(lambda u: jnp.sum(scan(
-        lambda c, _: (double(c), None), u, None, 5, adjoint=Revolve(2, 1))[0])))
+    gradient = jax.jit(
+        jax.grad(
+            lambda u: jnp.sum(
+                scan(lambda c, _: (double(c), None), u, None, 5, adjoint=Revolve(2, 1))[0]
+            )
+        )
+    )
     np.testing.assert_allclose(gradient(constant), 7.0**5, rtol=1e-15)
 
 
-@pytest.mark.parametrize(("length", "slots", "block"), [(1, 1, 1), (7, 2, 1), (40, 3, 1), (64, 4, 2), (61, 3, 4)])
+@pytest.mark.parametrize(
+    ("length", "slots", "block"), [(1, 1, 1), (7, 2, 1), (40, 3, 1), (64, 4, 2), (61, 3, 4)]
+)
 def test_steps_evaluated_are_those_of_the_closed_form(length, slots, block):
     """A counter on the host: t(l, s) + l blocks; the reversal of a step calls it once more, as the
     counter is part of the primal that its transpose replays."""
@@ -248,7 +263,9 @@ def test_a_strategy_must_be_one():
         scan(lambda c, x: (c, None), 0.0, None, 3, adjoint="revolve")
 
 
-@pytest.mark.parametrize("make", [lambda: Revolve(0), lambda: Revolve(2, block=0), lambda: Periodic(0)])
+@pytest.mark.parametrize(
+    "make", [lambda: Revolve(0), lambda: Revolve(2, block=0), lambda: Periodic(0)]
+)
 def test_sizes_must_be_positive(make):
     with pytest.raises(ValueError, match="greater than 0"):
         make()

@@ -47,9 +47,7 @@ def data(solver, values, adjoint):
     params, forcing = values
     steps = len(jax.tree.leaves(forcing)[0])
     observe = solver.sampler(instruments(solver))
-    state, seen = simulate(
-        solver, params, observe, steps=steps, forcing=forcing, adjoint=adjoint
-    )
+    state, seen = simulate(solver, params, observe, steps=steps, forcing=forcing, adjoint=adjoint)
     return seen, state
 
 
@@ -64,9 +62,10 @@ def scales(cls):
 def objective(cls, adjoint=StoreAll(), wrap=lambda solver: solver):  # noqa: B008
     """A nonlinear scalar of everything that comes out, and where to differentiate it."""
     solver, params, forcing = cls.example()
+    scale = scales(cls)
 
     def loss(values):
-        scaled = jax.tree.map(jnp.multiply, data(wrap(solver), values, adjoint), scales(cls))
+        scaled = jax.tree.map(jnp.multiply, data(wrap(solver), values, adjoint), scale)
         return sum(jnp.sum(jnp.sin(a + 0.3)) for a in jax.tree.leaves(scaled))
 
     return loss, (params, forcing)

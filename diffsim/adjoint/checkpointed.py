@@ -90,7 +90,9 @@ class _Split:
     def parts(self, leaves):
         """The differentiated leaves and the others."""
         pairs = list(zip(self.smooth, leaves, strict=True))
-        return [leaf for smooth, leaf in pairs if smooth], [leaf for smooth, leaf in pairs if not smooth]
+        return [leaf for smooth, leaf in pairs if smooth], [
+            leaf for smooth, leaf in pairs if not smooth
+        ]
 
     def join(self, smooth, rest):
         smooth, rest = iter(smooth), iter(rest)

@@ -94,7 +94,9 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1, *, adjoint=Stor
     carry, ys = adjoint.loop(step, consts, carry, xs, steps)
     if reverse:
         ys = [jnp.flip(y, 0) for y in ys]
-    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(jax.tree.structure(ys_type), ys)
+    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(
+        jax.tree.structure(ys_type), ys
+    )
 
 
 def _as_type(leaf, like):
