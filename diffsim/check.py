@@ -22,8 +22,8 @@ def taylor_test(
 ) -> np.ndarray:
     """Orders at which the Taylor remainder of ``f`` falls: 2 if the gradient is right, 1 if not.
 
-    ``R(h) = |f(x + h d) - f(x) - h ⟨∇f, d⟩|`` for random directions ``d`` and ``h`` halved again and
-    again; the order between two of them is ``log2 R(h) / R(h/2)``. Use float64.
+    ``R(h) = |f(x + h d) - f(x) - h ⟨∇f, d⟩|`` for random directions ``d`` and ``h`` halved again
+    and again; the order between two of them is ``log2 R(h) / R(h/2)``. Use float64.
 
     Args:
         f: scalar function of one pytree of floating arrays

@@ -33,7 +33,7 @@ class Grid:
         if not self.origin:
             object.__setattr__(self, "origin", (0.0,) * self.ndim)
         if not self.axes:
-            object.__setattr__(self, "axes", ("z", "y", "x")[: self.ndim - 1] + ("x",))
+            object.__setattr__(self, "axes", (*("z", "y")[: self.ndim - 1], "x"))
         for name in ("spacing", "origin", "axes"):
             if len(values := getattr(self, name)) != self.ndim:
                 raise ValueError(
@@ -43,6 +43,7 @@ class Grid:
 
     @property
     def ndim(self) -> int:
+        """Number of axes."""
         return len(self.shape)
 
     @property

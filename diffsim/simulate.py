@@ -1,5 +1,6 @@
 """Run a solver and see what happens: solver + params + observe + adjoint -> data."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -7,21 +8,21 @@ import jax.numpy as jnp
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.scan import Adjoint, StoreAll, scan
-from diffsim.solver import AdjointSolver, Forcing, Observe, Params, Solver
+from diffsim.solver import AdjointSolver, Observe, Record, Solver
 
 TICK = 100  # steps between two signs of life
 
 
 def simulate(
     solver: Solver,
-    params: Params,
+    params: Record,
     observe: Observe,
     *,
     steps: int,
-    forcing: Forcing = None,
+    forcing: Record = None,
     adjoint: Adjoint = StoreAll(),  # noqa: B008
     every: int = 1,
-    tick: Callable[[], object] | None = None,
+    tick: Callable[[], None] | None = None,
 ):
     """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
 
@@ -50,7 +51,7 @@ def simulate(
     lengths = {len(leaf) for leaf in jax.tree.leaves(forcing)}
     if lengths - {steps}:
         raise ValueError(
-            f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one slice a step"
+            f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one a step"
         )
     coefficients = solver.coefficients(params)
     step = _step(solver)
@@ -58,7 +59,7 @@ def simulate(
     def advance(state, n_and_forcing):
         n, forcing_n = n_and_forcing
         if tick is not None:
-            jax.lax.cond(n % TICK == 0, lambda: jax.debug.callback(tick), lambda: None)
+            jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
         return step(coefficients, state, forcing_n), None
 
     def seen_step(state, n_and_forcing):
@@ -89,7 +90,8 @@ def _step(solver):
         return solver.step(*args), args
 
     def backward(args, state_bar):
-        return solver.pullback(*args, state_bar)
+        coefficients, state, forcing_n = args
+        return solver.pullback(coefficients, state, forcing_n, state_bar)
 
     step.defvjp(forward, backward)
     return step

@@ -8,11 +8,10 @@ import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-Params = Any  # NamedTuple of arrays: the physics that may be differentiated, SI units
-Coefficients = Any  # NamedTuple of arrays: what one step needs, computed once per run
-State = Any  # NamedTuple of arrays: what evolves
-Forcing = Any  # NamedTuple of arrays, time first, or None: slice n goes into step n
-Observe = Callable[[State], Any]  # what is seen of a state
+# A named tuple of arrays. Four of them make a run, all in SI units: the parameters may be
+# differentiated; coefficients are what one step needs; the state evolves; the forcing drives it.
+Record = Any
+Observe = Callable[[Record], Any]  # what is seen of a state
 
 
 @dataclass_transform(frozen_default=True)
@@ -59,26 +58,26 @@ class Solver(ABC):
     dt: float  # s
 
     @abstractmethod
-    def coefficients(self, params: Params) -> Coefficients:
+    def coefficients(self, params: Record) -> Record:
         """What every step needs, computed once per run; differentiable by plain JAX."""
 
     @abstractmethod
-    def init(self, params: Params) -> State:
+    def init(self, params: Record) -> Record:
         """The state before step 0; differentiable."""
 
     @abstractmethod
-    def step(self, coefficients: Coefficients, state: State, forcing_n: Forcing) -> State:
+    def step(self, coefficients: Record, state: Record, forcing_n: Record) -> Record:
         """One step of ``dt``."""
 
     @abstractmethod
-    def stable_dt(self, params: Params) -> float:
+    def stable_dt(self, params: Record) -> float:
         """s, the largest stable time step (``inf`` if any is)."""
 
     @abstractmethod
     def sampler(self, positions: Any) -> Observe:
         """What instruments at ``positions`` ``[count, axis]`` (m) see of a state: ``[count]``."""
 
-    def check(self, params: Params, forcing: Forcing = None) -> "list[Remark]":
+    def check(self, params: Record, forcing: Record = None) -> "list[Remark]":
         """What is wrong or doubtful about running this; solvers add their own physics.
 
         ``params`` and ``forcing`` are concrete arrays: call it outside ``jit``.
@@ -89,7 +88,7 @@ class Solver(ABC):
                 bad = np.argwhere(~np.isfinite(np.asarray(value)))
                 if len(bad):
                     place = tuple(int(i) for i in bad[0])
-                    text = f"{len(bad)} values are not finite, the first one at {place}: mend the input"
+                    text = f"{len(bad)} values are not finite, the first at {place}: mend the input"
                     remarks.append(Remark(f"{section}.{name}", text))
         if not remarks and self.dt > (limit := self.stable_dt(params)):
             text = (
@@ -116,8 +115,8 @@ class Example(NamedTuple):
     """A solver with values to run it: ``solver, params, forcing``."""
 
     solver: Solver
-    params: Params
-    forcing: Forcing
+    params: Record
+    forcing: Record
 
 
 class AdjointSolver(Solver):
@@ -125,8 +124,8 @@ class AdjointSolver(Solver):
 
     @abstractmethod
     def pullback(
-        self, coefficients: Coefficients, state: State, forcing_n: Forcing, state_bar: State
-    ) -> tuple[Coefficients, State, Forcing]:
+        self, coefficients: Record, state: Record, forcing_n: Record, state_bar: Record
+    ) -> tuple[Record, Record, Record]:
         """``jax.vjp(step)`` applied to ``state_bar``: cotangents of the three arguments of a step.
 
         Integer leaves of the records get what ``jax.vjp`` would give: zeros of type ``float0``.

@@ -17,7 +17,7 @@ from diffsim.misfit import Misfit
 from diffsim.observe import Receivers
 from diffsim.progress import Progress
 from diffsim.simulate import simulate
-from diffsim.solver import Forcing, Params, Solver, frozen
+from diffsim.solver import Record, Solver, frozen
 
 log = logging.getLogger(__name__)
 
@@ -26,14 +26,14 @@ class Problem(NamedTuple):
     """A case as objects and arrays."""
 
     solver: Solver
-    params: Params
-    forcing: Forcing
+    params: Record
+    forcing: Record
     truth: dict[str, Any]  # params that made the observed data, those that differ
     observe: Receivers
     steps: int
     adjoint: Adjoint
 
-    def data(self, params: Params, forcing: Forcing, **how) -> Any:
+    def data(self, params: Record, forcing: Record, **how) -> Any:
         """What is observed of a run."""
         how = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
         return simulate(self.solver, params, self.observe.on(self.solver), **how)[1]

@@ -19,20 +19,19 @@ from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
 ROUNDS = 5
 
 
-def shot(shape, steps, order=8, receivers=100):
+def shot(shape, steps, receivers=100):
     """One shot over a random medium: a loss of the speed for each strategy, and the speed."""
     layer = Absorbing(width=20, speed=4000.0, frequency=8.0)
     grid = Grid(shape=shape, spacing=(25.0, 25.0))
-    solver = Wave(grid=grid, dt=2e-3, order=order, boundary=((Free(), layer), (layer, layer)))
+    solver = Wave(grid=grid, dt=2e-3, order=8, boundary=((Free(), layer), (layer, layer)))
     speed = 3000 + 500 * np.random.default_rng(0).random(shape)
     across = 25.0 * (shape[1] - 1)
     sources = np.array([[50.0, across / 2]])
     places = np.stack([np.full(receivers, 25.0), np.linspace(0.1, 0.9, receivers) * across], 1)
     a = (np.pi * 8 * (np.arange(steps) * solver.dt - 0.2)) ** 2
     wavelet = ((1 - 2 * a) * np.exp(-a))[:, None]
-    speed, sources, places, wavelet = (
-        jnp.asarray(v, "float32") for v in (speed, sources, places, wavelet)
-    )
+    arrays = speed, sources, places, wavelet
+    speed, sources, places, wavelet = (jnp.asarray(array, "float32") for array in arrays)
 
     def loss(speed, adjoint):
         params = WaveParams(speed, sources)
@@ -78,18 +77,14 @@ def strategies(shape, steps):
     rate = np.prod(shape) * steps / seconds[0] / 1e6
     print(f"\n{shape[0]} × {shape[1]} nodes and layers, {steps} steps, order 8, float32; "
           f"forward run {seconds[0]:.2f} s, {rate:.0f} Mpt/s\n")  # fmt: skip
-    print(
-        "| strategy | gradient / forward | s | temporaries, MB | evaluations a step | compile, s |"
-    )
+    print("| strategy | gradient/forward | s | temporaries, MB | evaluations/step | compile, s |")
     print("|---|---|---|---|---|---|")
-    for adjoint, program, s, c in zip(
-        adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True
-    ):
-        megabytes = program.memory_analysis().temp_size_in_bytes / 1e6
-        evaluations = adjoint.evaluations(steps) / steps
-        print(
-            f"| `{adjoint!r}` | {s / seconds[0]:.2f} | {s:.2f} | {megabytes:.0f} | {evaluations:.2f} | {c:.1f} |"
-        )
+    rows = zip(adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True)
+    for adjoint, program, second, compiling in rows:
+        cells = [f"`{adjoint!r}`", f"{second / seconds[0]:.2f}", f"{second:.2f}"]
+        cells += [f"{program.memory_analysis().temp_size_in_bytes / 1e6:.0f}"]
+        cells += [f"{adjoint.evaluations(steps) / steps:.2f}", f"{compiling:.1f}"]
+        print("|", " | ".join(cells), "|")
 
 
 def compile_time():

@@ -1,6 +1,6 @@
 """What grid-based solvers share: differences, layers, and points that lie between nodes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def laplacian(u, order: int, spacing: tuple[float, ...]):
         for k in range(1, halo + 1):
             for shift in (-k, k):
                 part = slice(halo + shift, u.shape[axis] - halo + shift)
-                index = inner[:axis] + (part,) + inner[axis + 1 :]
+                index = (*inner[:axis], part, *inner[axis + 1 :])
                 total += weights[k] / h**2 * u[index]
     return jnp.pad(total, halo)
 
@@ -97,8 +97,8 @@ def _bessel0(quarter):
 class Points(NamedTuple):
     """Points between nodes: for each, a window of nodes and weights on it."""
 
-    start: jnp.ndarray  # [count, axis], the first node of the window
-    weights: jnp.ndarray  # [count, *window]
+    start: Any  # integers [count, axis], the first node of the window
+    weights: jax.Array  # [count, *window]
 
 
 def take(u, points: Points):
@@ -108,12 +108,12 @@ def take(u, points: Points):
 
 def windows(u, points: Points):
     """The field on each point's window: ``[count, *window]``."""
-    count, *window = points.weights.shape
+    window = points.weights.shape[1:]
     axes = tuple(range(u.ndim))
     numbers = lax.GatherDimensionNumbers(
         offset_dims=tuple(i + 1 for i in axes), collapsed_slice_dims=(), start_index_map=axes
     )
-    return lax.gather(u, points.start, numbers, tuple(window), mode="promise_in_bounds")
+    return lax.gather(u, points.start, numbers, window, mode="promise_in_bounds")
 
 
 def put(u, points: Points, values):
@@ -128,9 +128,7 @@ def put(u, points: Points, values):
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
 
 
-def points(
-    nodes, shape: tuple[int, ...], radius: int, odd: tuple[tuple[bool, bool], ...]
-) -> Points:
+def points(nodes, shape: tuple[int, ...], radius: int, odd: list[tuple[bool, bool]]) -> Points:
     """Kaiser-sinc windows around fractional node numbers, ``[count]`` for each axis.
 
     Differentiable in ``nodes``. On an axis whose first or last node carries an ``odd`` mirror (a

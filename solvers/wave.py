@@ -51,9 +51,8 @@ class WaveParams(NamedTuple):
 
 
 class WaveForcing(NamedTuple):
-    sources: Annotated[
-        jax.Array, Quantity("source time function", "Pa m^(axes-2)")
-    ]  # [step, source]
+    # [step, source]
+    sources: Annotated[jax.Array, Quantity("source time function", "Pa m^(axes-2)")]
 
 
 class WaveCoefficients(NamedTuple):
@@ -299,7 +298,7 @@ class Wave(AdjointSolver):
         return gains, tuple(after)
 
     def _free(self):
-        return [tuple(isinstance(face, Free) for face in faces) for faces in self.boundary]
+        return [(isinstance(low, Free), isinstance(high, Free)) for low, high in self.boundary]
 
     def _images(self):
         """For each free surface: its axis, the halo beyond it, and the nodes mirrored there."""
@@ -330,5 +329,5 @@ class Wave(AdjointSolver):
         """Windows in the padded field around positions in metres."""
         nodes = self.grid.nodes(positions)
         nodes = [node + w[0] for node, w in zip(nodes, self._widths, strict=True)]
-        points = stencil.points(nodes, self._inner, self.radius, tuple(self._free()))
+        points = stencil.points(nodes, self._inner, self.radius, self._free())
         return points._replace(start=points.start + self._halo)

@@ -39,7 +39,7 @@ class Checkpointed(Adjoint):
 
     def states(self, length):
         plan = self.plan(length)
-        return plan.slots + plan.block
+        return plan.slots + plan.block + plan.tail
 
     def evaluations(self, length):
         plan = self.plan(length)
@@ -50,7 +50,7 @@ class Checkpointed(Adjoint):
 class Revolve(Checkpointed):
     """Binomial checkpointing: the fewest evaluations that so many checkpoints allow.
 
-    Memory: ``checkpoints + block`` states. Evaluations in blocks: ``t(l, s) + l`` with
+    Memory: ``checkpoints + 2 block`` states. Evaluations in blocks: ``t(l, s) + l`` with
     ``t(l, s) = r l - C(s + r, s + 1)``, ``C(s + r, s) >= l`` (Griewank & Walther 2000).
 
     Args:
@@ -71,7 +71,7 @@ class Revolve(Checkpointed):
 class Periodic(Checkpointed):
     """Keep every ``every``-th state and replay each stretch between two of them once.
 
-    Memory: ``n / every + every`` states, least at ``every = √n``; two evaluations a step.
+    Memory: ``n / every + 2 every`` states, least at ``every = √(n/2)``; two evaluations a step.
     """
 
     every: Count  # steps
@@ -90,9 +90,7 @@ class _Split:
     def parts(self, leaves):
         """The differentiated leaves and the others."""
         pairs = list(zip(self.smooth, leaves, strict=True))
-        return [leaf for smooth, leaf in pairs if smooth], [
-            leaf for smooth, leaf in pairs if not smooth
-        ]
+        return [leaf for yes, leaf in pairs if yes], [leaf for yes, leaf in pairs if not yes]
 
     def join(self, smooth, rest):
         smooth, rest = iter(smooth), iter(rest)
@@ -161,7 +159,9 @@ def _has_derivative(leaf):
 
 
 def _instantiate(bar):
-    return jnp.zeros(bar.shape, bar.dtype) if isinstance(bar, SymbolicZero) else bar
+    if isinstance(bar, SymbolicZero):
+        return jnp.zeros(bar.shape, bar.dtype)  # pyright: ignore[reportArgumentType]
+    return bar
 
 
 def _advance(step, consts, carry, xs, size, keep_states=False):

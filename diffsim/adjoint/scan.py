@@ -50,7 +50,16 @@ class StoreAll(Adjoint):
         return length
 
 
-def scan(f, init, xs=None, length=None, reverse=False, unroll=1, *, adjoint=StoreAll()):  # noqa: B008
+def scan(
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any = None,
+    length: int | None = None,
+    reverse: bool = False,
+    unroll: int | bool = 1,
+    *,
+    adjoint: Adjoint = StoreAll(),  # noqa: B008
+) -> tuple[Any, Any]:
     """``jax.lax.scan``, with a strategy for its backward pass.
 
     Values, gradients and exceptions are those of ``jax.lax.scan``; only the memory and the time of
@@ -82,8 +91,8 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1, *, adjoint=Stor
         return plain(init, xs)
     # lax.scan itself checks the arguments and settles the carry's types
     carry_type, ys_type = jax.eval_shape(plain, init, xs)
-    steps = length if xs is None or not jax.tree.leaves(xs) else len(jax.tree.leaves(xs)[0])
-    if steps == 0:
+    steps = len(jax.tree.leaves(xs)[0]) if jax.tree.leaves(xs) else length
+    if not steps:
         return plain(init, xs)
     carry = jax.tree.map(_as_type, init, carry_type)
     carry, carry_tree = jax.tree.flatten(carry)
@@ -94,9 +103,8 @@ def scan(f, init, xs=None, length=None, reverse=False, unroll=1, *, adjoint=Stor
     carry, ys = adjoint.loop(step, consts, carry, xs, steps)
     if reverse:
         ys = [jnp.flip(y, 0) for y in ys]
-    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(
-        jax.tree.structure(ys_type), ys
-    )
+    ys_tree = jax.tree.structure(ys_type)
+    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(ys_tree, ys)
 
 
 def _as_type(leaf, like):
