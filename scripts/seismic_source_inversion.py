@@ -23,7 +23,7 @@ from diffsim.plot.style import STYLE
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
 
 # Parameters: SI units, positions are (z, x)
-options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+options = argparse.ArgumentParser(description="Locate a seismic event.")
 options.add_argument("--seed", type=int, default=0, help="of the noise")
 options.add_argument("--start", type=float, nargs=2, default=(1600.0, 10300.0), help="z x (m)")
 options.add_argument("--stride", type=int, default=1, help="of the nodes and steps that are used")
@@ -126,9 +126,9 @@ def descend(x, see, free):
         return [np.asarray(value, float) for value in gradient(y)]
 
     gradient = jax.jit(jax.value_and_grad(lambda y: misfit(predict(whole(y)), see)))
-    trail = [(x, evaluate(x[:free])[0])]
+    trail = [(x, float(evaluate(x[:free])[0]))]
     bounds = [*(np.array(grid.extent) - START[:, None]) / wavelength] + [(None, None)] * (free - 2)
-    how = {"method": "L-BFGS-B", "options": {"ftol": 1e-4, "maxcor": 20}, "callback": keep}
+    how = {"method": "L-BFGS-B", "options": {"ftol": 1e-5, "maxcor": 20}, "callback": keep}
     minimize(evaluate, x[:free], jac=True, bounds=bounds, **how)
     return trail
 
@@ -152,9 +152,8 @@ for name, (place, f, data) in events.items():
 # Figure
 with rc_context(STYLE):
     figure = Figure((10, 11), layout="constrained")
-    rows = [["map", "map"], ["misfit", "function"], ["data", "data"]]
-    panels = figure.subplot_mosaic(rows, height_ratios=[1.3, 0.9, 1.2])
-    section, history, wavelet, records = panels.values()
+    panels = figure.subplot_mosaic("AA;BC;DD", height_ratios=[1.3, 0.9, 1.2])
+    section, history, wavelet, records = (panels[name] for name in "ABCD")
     (top, bottom), (left, right) = 1e-3 * np.array(grid.extent)
     image = section.imshow(
         speed, "Greys_r", extent=(left, right, bottom, top), vmin=1500, vmax=6500
@@ -170,7 +169,7 @@ with rc_context(STYLE):
         numbers = count + np.arange(len(trail))
         history.semilogy(numbers, values, ".-", color=colour, label=label)
         count = numbers[-1]
-    history.axhline(misfit(clean), color="grey", linestyle="--", label="noise in waveforms")
+    history.axhline(float(misfit(clean)), color="grey", linestyle="--", label="noise")
     shown = slice(8, 33, 6)
     scale, offset = 1.4 / np.abs(observed).max(0), np.tile(receivers[:, 1] / 1e3, (steps, 1))
     for (name, (_, f, data)), colour in zip(events.items(), ("k", "tab:blue", "r"), strict=True):
@@ -182,10 +181,10 @@ with rc_context(STYLE):
     history.set(xlabel="iteration", ylabel="relative misfit")
     wavelet.set(xlabel="time (s)", ylabel="source time function (kPa)", xlim=(0, 1.2))
     records.set(xlabel="time (s)", ylabel="receiver x (km)", xlim=(0, time[-1]))
-    records.set_title("pressure, scaled to the observed peaks: observed, start, estimate")
+    records.set_title("pressure, scaled to the observed peaks; black: observed")
     section.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=5, columnspacing=1.2)
     for axes in (history, wavelet):
-        axes.legend()
+        axes.legend(loc="upper right")
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(options.figure)
 

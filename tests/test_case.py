@@ -206,7 +206,7 @@ MISTAKES = {
     ),
     "NaN in a model": (
         "name: smooth", "name: holed",
-        "a.yaml:12:3 params.speed: 1 values are not finite, the first one at (3, 4)",
+        "a.yaml:12:3 params.speed: 1 values are not finite, the first at (3, 4)",
     ),
     "NaN in the true model": (
         "name: real", "name: holed",
