@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from diffsim.document import Document, Route, has, suggestion
+from diffsim.case.document import Document, Route, has, suggestion
 from diffsim.fields import Home
 
 FAILED = object()  # stands for a value whose mistakes are noted

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field, InstanceOf
 
 from diffsim.adjoint.scan import Adjoint, StoreAll
-from diffsim.document import CaseError, Document, Route, suggestion
+from diffsim.case.document import CaseError, Document, Route, suggestion
 from diffsim.fields import Count, Home, Values, array
-from diffsim.objects import fields, made, unknown
+from diffsim.case.objects import fields, made, unknown
 from diffsim.observe import Receivers
 from diffsim.solver import Remark, Solver, frozen, quantities
 from diffsim.task import Gradient, Problem, Task
