@@ -35,7 +35,7 @@ def simulate(
         adjoint: how a gradient remembers the past
         every: observe every so many steps; must divide ``steps``
         tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
-            recomputed ones included: about ``adjoint.evaluations(steps) / TICK`` times a gradient
+            recomputed ones included, and once more when it is reversed from a kept state
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new

@@ -113,8 +113,9 @@ class Gradient(Task):
         chosen = {name: getattr(problem.params, name) for name in self.respect_to}
         args = chosen, problem.params, problem.forcing, observed
         total = problem.adjoint.evaluations(problem.steps)
+        reversed_too = 0 if isinstance(problem.adjoint, StoreAll) else problem.steps
         ((misfit, predicted), gradient), backward = _timed(
-            "gradient", jax.value_and_grad(loss, has_aux=True), args, total
+            "gradient", jax.value_and_grad(loss, has_aux=True), args, total + reversed_too
         )
         metrics = {
             "misfit": float(misfit),

@@ -12,8 +12,8 @@ from pydantic import Field, InstanceOf
 
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.case.document import CaseError, Document, Route, suggestion
-from diffsim.fields import Count, Home, Values, array
 from diffsim.case.objects import fields, made, unknown
+from diffsim.fields import Count, Home, Values, array
 from diffsim.observe import Receivers
 from diffsim.solver import Remark, Solver, frozen, quantities
 from diffsim.task import Gradient, Problem, Task
