@@ -2,7 +2,6 @@
 
 from typing import Annotated
 
-import numpy as np
 from annotated_types import Gt, MinLen
 
 from diffsim.solver import frozen
@@ -57,9 +56,11 @@ class Grid:
         ends = enumerate(zip(self.origin, self.spacing, strict=True))
         return [(positions[..., axis] - o) / h for axis, (o, h) in ends]
 
-    def outside(self, positions) -> np.ndarray:
+    def outside(self, positions):
         """Whether each of the positions ``[..., axis]`` (m) lies outside the grid."""
-        low, high = np.asarray(self.extent).T
-        slack = 1e-9 * (1 + high - low)  # a position on the last node may be off by round-off
-        positions = np.asarray(positions)
-        return np.any((positions < low - slack) | (positions > high + slack), axis=-1)
+        outside = False
+        for axis, (low, high) in enumerate(self.extent):
+            slack = 1e-6 * self.spacing[axis]  # a position on the last node may be off by round-off
+            place = positions[..., axis]
+            outside = outside | (place < low - slack) | (place > high + slack)
+        return outside

@@ -98,6 +98,11 @@ class Wave(AdjointSolver):
     # --- contract
 
     def coefficients(self, params):
+        if params.speed.shape != self.grid.shape:
+            raise ValueError(
+                f"params.speed has shape {params.speed.shape}, but the grid has {self.grid.shape}: "
+                "resample one of them"
+            )
         speed = jnp.pad(params.speed, self._widths, mode="edge")
         kappa = (self.dt * speed) ** 2
         for axis, ends in enumerate(self._free()):
@@ -326,8 +331,25 @@ class Wave(AdjointSolver):
         return p_bar
 
     def _points(self, positions):
-        """Windows in the padded field around positions in metres."""
+        """Windows in the padded field around positions in metres.
+
+        Outside the grid there is no wave to feel: positions known by now are refused; where a
+        traced one leaves the grid, its weights are NaN rather than a silent zero.
+        """
+        if positions.ndim != 2 or positions.shape[1] != self.grid.ndim:
+            raise ValueError(
+                f"positions of shape {positions.shape}: give a row of {self.grid.ndim} numbers each"
+            )
+        outside = self.grid.outside(positions)
+        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
+            first = positions[int(np.argmax(outside))].tolist()
+            raise ValueError(
+                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
+                f"{self.grid.extent} m, the first at {first} m: move them inside"
+            )
         nodes = self.grid.nodes(positions)
         nodes = [node + w[0] for node, w in zip(nodes, self._widths, strict=True)]
         points = stencil.points(nodes, self._inner, self.radius, self._free())
-        return points._replace(start=points.start + self._halo)
+        lost = jnp.expand_dims(jnp.asarray(outside), tuple(range(1, self.grid.ndim + 1)))
+        weights = jnp.where(lost, jnp.nan, points.weights)
+        return stencil.Points(points.start + self._halo, weights)
