@@ -62,5 +62,7 @@ class Grid:
         for axis, (low, high) in enumerate(self.extent):
             slack = 1e-6 * self.spacing[axis]  # a position on the last node may be off by round-off
             place = positions[..., axis]
-            outside = outside | (place < low - slack) | (place > high + slack)
+            outside = outside | ~(
+                (place >= low - slack) & (place <= high + slack)
+            )  # NaN is outside
         return outside

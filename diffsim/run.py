@@ -59,6 +59,9 @@ def execute(args: argparse.Namespace) -> int:
     with _logged(folder / "run.log"):
         try:
             _run(loaded, folder)
+        except KeyboardInterrupt:
+            log.error("interrupted: nothing more is written to %s", folder)
+            return 130
         except Exception as error:
             if args.debug:
                 raise
@@ -69,12 +72,13 @@ def execute(args: argparse.Namespace) -> int:
 
 def _folder(args: argparse.Namespace) -> Path:
     folder = args.out or Path("runs") / args.case.stem
-    if (folder / "case.yaml").exists() and not args.force:
+    if (folder / "metrics.json").exists() and not args.force:
         raise CaseError(f"{folder} holds a run: give another --out, or --force to write over it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "run.log").touch()
     except OSError as error:
-        raise CaseError(f"{folder} cannot be made: {error.strerror}: give another --out") from error
+        raise CaseError(f"{folder} cannot be used: {error.strerror}: give another --out") from error
     return folder
 
 

@@ -1,6 +1,7 @@
 """Run a solver and see what happens: solver + params + observe + adjoint -> data."""
 
 import functools
+import operator
 from collections.abc import Callable
 
 import jax
@@ -44,6 +45,7 @@ def simulate(
     Raises:
         ValueError: if ``every`` does not divide ``steps`` or the forcing has another length
     """
+    steps, every = operator.index(steps), operator.index(every)
     if steps < 1 or every < 1 or steps % every:
         raise ValueError(
             f"steps={steps}, every={every}: both must be positive and every must divide steps"

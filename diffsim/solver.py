@@ -21,7 +21,7 @@ def frozen(cls: type) -> Any:
     The same rules hold in Python and in a case file: unknown names, wrong types and values out of
     range raise ``pydantic.ValidationError``, all of them at once.
     """
-    return dataclass(cls, frozen=True, config=ConfigDict(extra="forbid"))
+    return dataclass(cls, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 
 
 class Quantity(NamedTuple):

@@ -124,7 +124,7 @@ def put(u, points: Points, values):
         inserted_window_dims=(),
         scatter_dims_to_operand_dims=axes,
     )
-    updates = points.weights * values.reshape(-1, *(1,) * u.ndim)
+    updates = points.weights * values.astype(u.dtype).reshape(-1, *(1,) * u.ndim)
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
 
 

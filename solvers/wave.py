@@ -4,9 +4,11 @@
 6 or 8 in space. The fields carry a halo of half a stencil around the grid and its absorbing layers.
 """
 
+import math
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
@@ -94,6 +96,11 @@ class Wave(AdjointSolver):
                 f"boundary names faces for {len(self.boundary)} axes, but the grid has "
                 f"{self.grid.ndim}: give a pair (before, after) for each axis"
             )
+        for n, faces in zip(self.grid.shape, self.boundary, strict=True):
+            if n < self._halo and any(isinstance(face, Free) for face in faces):
+                raise ValueError(
+                    f"{n} nodes beside a free surface: order {self.order} needs {self._halo}"
+                )
 
     # --- contract
 
@@ -103,6 +110,8 @@ class Wave(AdjointSolver):
                 f"params.speed has shape {params.speed.shape}, but the grid has {self.grid.shape}: "
                 "resample one of them"
             )
+        if params.speed.dtype not in (jnp.float32, jnp.float64):
+            raise TypeError(f"params.speed is {params.speed.dtype}: give float32 or float64")
         speed = jnp.pad(params.speed, self._widths, mode="edge")
         kappa = (self.dt * speed) ** 2
         for axis, ends in enumerate(self._free()):
@@ -111,8 +120,9 @@ class Wave(AdjointSolver):
                     kappa = kappa.at[stencil.along(axis, kappa.ndim, row)].set(0)
         kappa = jnp.pad(kappa, self._halo)
         points = self._points(params.sources)
-        density = stencil.windows(kappa, points) / np.prod(self.grid.spacing)
-        return WaveCoefficients(kappa, points._replace(weights=points.weights * density))
+        density = stencil.windows(kappa, points) / math.prod(self.grid.spacing)
+        weights = points.weights.astype(kappa.dtype) * density
+        return WaveCoefficients(kappa, points._replace(weights=weights))
 
     def init(self, params):
         zero = jnp.zeros([n + 2 * self._halo for n in self._inner], params.speed.dtype)
@@ -129,6 +139,11 @@ class Wave(AdjointSolver):
     def step(self, coefficients, state, forcing_n):
         kappa, sources = coefficients
         p, previous, memory = state
+        if forcing_n is not None and forcing_n.sources.shape != sources.weights.shape[:1]:
+            raise ValueError(
+                f"forcing.sources has {forcing_n.sources.shape} values a step for "
+                f"{len(sources.weights)} sources: give one for each, [step, source]"
+            )
         gains, memory = stencil.materialise(self._absorb(self._slabs(p), memory))
         inner, outer = self._split(gains, self._halo - 1)
         curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
@@ -169,8 +184,9 @@ class Wave(AdjointSolver):
         weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
         if forcing_n is not None:
             window = tuple(range(1, p.ndim + 1))
-            weights_bar = felt * jnp.expand_dims(forcing_n.sources, window)
-            forcing_bar = WaveForcing(jnp.sum(felt * sources.weights, axis=window))
+            weights_bar = felt * jnp.expand_dims(forcing_n.sources, window).astype(p.dtype)
+            series_bar = jnp.sum(felt * sources.weights, axis=window)
+            forcing_bar = WaveForcing(series_bar.astype(forcing_n.sources.dtype))
         start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
         coefficients_bar = WaveCoefficients(kappa_bar, stencil.Points(start_bar, weights_bar))
         return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
@@ -202,7 +218,9 @@ class Wave(AdjointSolver):
             place, extent = sources[i].tolist(), self.grid.extent
             text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
             remarks.append(Remark("params.sources", text))
-        if not remarks and forcing is not None:
+        if forcing is None or not np.any(forcing.sources):
+            remarks.append(Remark("forcing.sources", "there is no sound: give it values"))
+        elif not remarks:
             remarks = self._resolution(speed, np.asarray(forcing.sources))
         return remarks
 

@@ -252,6 +252,30 @@ MISTAKES = {
         "first: [10.0, 20.0], last: [10.0, 250.0]", "first: [10.0], last: [250.0]",
         "a.yaml:18:3 observe.positions: positions have shape (5, 1): give rows of 2 numbers",
     ),
+    "receiver nowhere": (
+        "{type: Line, first: [10.0, 20.0], last: [10.0, 250.0], count: 5}", "[[1, 2], [1, .nan]]",
+        "a.yaml:18:23 observe.positions.1: 1 of 2 receivers are outside the grid",
+    ),
+    "no forcing": (
+        "  sources: {type: Ricker, frequency: 15.0, delay: 0.1}", "  {}",
+        "a.yaml:14:1 forcing.sources: there is no sound",
+    ),
+    "sources that are no rows": (
+        "[[20.0, 150.0]]", "5",
+        "a.yaml:13:3 params.sources: shape (): give a row of 2 numbers for each source",
+    ),
+    "infinite number": (
+        "dt: 2.0e-3", "dt: .inf",
+        "a.yaml:6:3 solver.dt: inf is not allowed: it should be a finite number",
+    ),
+    "class that is no word": (
+        "type: Wave", "type: [Wave]",
+        "a.yaml:4:3 solver.type: no class ['Wave'] is known here",
+    ),
+    "observed params of another shape": (
+        "params: {speed: {", "params: {sources: [[1, 2], [3, 4]], speed: {",
+        "a.yaml:27:14 task.observed.params.sources: shape (2, 2), but params.sources has (1, 2)",
+    ),
 }  # fmt: skip
 
 

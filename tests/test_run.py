@@ -180,7 +180,7 @@ def test_a_run_is_not_overwritten_without_force(small, capsys):
 
 def test_a_folder_that_cannot_be_made_is_a_mistake(small, capsys):
     assert main(["small.yaml", "--out", "small.yaml"]) == 2
-    assert capsys.readouterr().err.startswith("small.yaml cannot be made: ")
+    assert capsys.readouterr().err.startswith("small.yaml cannot be used: ")
 
 
 def test_a_non_finite_result_ends_the_run_but_keeps_what_was_computed(small, capsys):

@@ -1,5 +1,6 @@
 """``lax.scan`` with a choice of how its backward pass remembers the past."""
 
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -91,7 +92,7 @@ def scan(
         return plain(init, xs)
     # lax.scan itself checks the arguments and settles the carry's types
     carry_type, ys_type = jax.eval_shape(plain, init, xs)
-    steps = len(jax.tree.leaves(xs)[0]) if jax.tree.leaves(xs) else length
+    steps = len(jax.tree.leaves(xs)[0]) if jax.tree.leaves(xs) else operator.index(length or 0)
     if not steps:
         return plain(init, xs)
     carry = jax.tree.map(_as_type, init, carry_type)

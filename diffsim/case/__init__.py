@@ -99,10 +99,21 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     if truth and document.clean("task"):
         remarks += _of_truth(solver.check(params._replace(**truth), forcing), remarks, truth)
     warnings = _noted(document, remarks)
+    if document.clean():
+        _check_shapes(document, truth, params)
     if not document.clean():
         return None, warnings
     adjoint = values.get("adjoint", StoreAll())
     return Problem(solver, params, forcing, truth, values["observe"], steps, adjoint), warnings
+
+
+def _check_shapes(document: Document, truth: dict, params: Any):
+    """Note params of the observed data that are shaped otherwise than the case's own."""
+    for name, value in truth.items():
+        own = np.shape(getattr(params, name, value))
+        if np.shape(value) != own:
+            text = f"shape {np.shape(value)}, but params.{name} has {own}: give the same shape"
+            document.mistake((*TRUTH, name), text)
 
 
 def _noted(document: Document, remarks: list[Remark]) -> list[str]:
@@ -139,13 +150,13 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
     guessed = unknown(document, given, names, refusal, ("forcing",))
     arrays = _arrays(document, given, solver, steps, ("forcing",))
     for name, series in arrays.items():
-        route, positions = ("forcing", name), getattr(params, name, None)
-        if positions is not None and series.ndim == 1:
+        route, positions = ("forcing", name), np.asarray(getattr(params, name, 0.0))
+        if positions.ndim == 2 and series.ndim == 1:
             arrays[name] = series = np.repeat(series[:, None], len(positions), axis=1)
         if series.shape[:1] != (steps,):
             text = f"shape {series.shape}, but steps is {steps}: give one time slice a step"
             document.mistake(route, text)
-        elif positions is not None and series.shape[1:] != positions.shape[:1]:
+        elif positions.ndim == 2 and series.shape[1:] != positions.shape[:1]:
             text = f"{series.shape[1:]} series for the {len(positions)} positions in params.{name}"
             document.mistake(route, f"{text}: give one each, or one for all")
     for name in set(names) - set(given) - guessed:

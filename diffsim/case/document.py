@@ -1,5 +1,6 @@
 """A YAML text in which everything knows its place, so that a mistake can name it."""
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -149,6 +150,8 @@ class Document:
         for depth, key in enumerate(parents):
             if not has(node, key):
                 return self._lost(source, node, route[: depth + 1])
+            if isinstance(node[key], CommentedMap | CommentedSeq):
+                node[key] = copy.copy(node[key])  # an alias elsewhere keeps the value
             node = node[key]
         fits = isinstance(node, CommentedMap) or has(node, last)
         if not (equals and fits):

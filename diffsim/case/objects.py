@@ -138,7 +138,7 @@ def _class(document: Document, node: CommentedMap, bases: tuple, route: Route, h
         return FAILED
     name, route = node["type"], (*route, "type")
     named = _named(bases, homes)
-    if name in named:
+    if isinstance(name, str) and name in named:
         return named[name]
     if not isinstance(name, str) or "." not in name:
         document.mistake(route, f"no class {name!r} is known here; {suggestion(name, named)}")
