@@ -53,8 +53,8 @@ def materialise(values):
     XLA's CPU back end merges elementwise work into whatever consumes it, as often as it is
     consumed: a layer's recursion into every point of the field, the update of the field into the
     one-thread copy that fills its halo. A loop of no trips, which XLA can't see through, keeps
-    kernels apart (measured at 512²: 100 instead of 270 µs a step). A GPU would pay for the trip
-    count, and needs no such help.
+    kernels apart (at 512² with all layers: 190 instead of 250 to 300 µs a step). Elsewhere nothing
+    is done: a GPU would have to read the number of trips back at each step.
     """
     return lax.platform_dependent(values, cpu=_loop_of_no_trips, default=lambda values: values)
 
