@@ -18,7 +18,7 @@ class Receivers:
 
     def places(self, solver: Solver) -> np.ndarray:
         """m, ``[receiver, axis]``; ``ValueError`` if they do not suit the solver's grid."""
-        places = array(self.positions, solver, steps=1)  # instruments do not move
+        places = array(self.positions, solver, steps=1, units="m")  # instruments do not move
         if places.ndim != 2 or places.shape[1] != solver.grid.ndim:
             raise ValueError(
                 f"positions have shape {places.shape}: give rows of {solver.grid.ndim} numbers, "

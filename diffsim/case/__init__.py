@@ -92,7 +92,7 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     if isinstance(task, Gradient):
         _names(document, task.respect_to, solver, ("task", "respect_to"))
         _names(document, task.observed.params, solver, TRUTH)
-        truth = _arrays(document, task.observed.params, solver, steps, TRUTH)
+        truth = _arrays(document, task.observed.params, solver.Params, solver, steps, TRUTH)
     if params is None or not document.clean("forcing"):
         return None, []
     remarks = solver.check(params, forcing)
@@ -135,7 +135,7 @@ def _params(document: Document, solver: Solver, steps: int, given: Any):
         if name not in given and name not in kind._field_defaults and name not in guessed:
             quantity = f" ({known[name].name}, {known[name].units})" if name in known else ""
             document.mistake(("params", name), f"{type(solver).__name__} needs this{quantity}")
-    arrays = _arrays(document, given, solver, steps, ("params",))
+    arrays = _arrays(document, given, kind, solver, steps, ("params",))
     return kind(**arrays) if document.clean("params") else None
 
 
@@ -148,7 +148,7 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
         return None
     names, refusal = solver.Forcing._fields, f"{type(solver).__name__} has no forcing"
     guessed = unknown(document, given, names, refusal, ("forcing",))
-    arrays = _arrays(document, given, solver, steps, ("forcing",))
+    arrays = _arrays(document, given, solver.Forcing, solver, steps, ("forcing",))
     for name, series in arrays.items():
         route, positions = ("forcing", name), np.asarray(getattr(params, name, 0.0))
         if positions.ndim == 2 and series.ndim == 1:
@@ -194,12 +194,16 @@ def _names(document: Document, given: Any, solver: Solver, route: Route) -> set[
     return set()
 
 
-def _arrays(document: Document, given: dict, solver: Solver, steps: int, route: Route):
-    arrays = {}
+def _arrays(
+    document: Document, given: dict, record: type, solver: Solver, steps: int, route: Route
+):
+    """The arrays for the fields of a record, in the units of each."""
+    arrays, known = {}, quantities(record)
     for name, values in given.items():
         try:
+            units = known[name].units if name in known else ""
             if document.clean(*route, name):
-                arrays[name] = array(values, solver, steps)
+                arrays[name] = array(values, solver, steps, units)
         except ValueError as error:
             document.mistake((*route, name), str(error))
     return arrays
