@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
-from diffsim.adjoint.scan import Adjoint, StoreAll, scan
-from diffsim.solver import AdjointSolver, Observe, Record, Solver
+from diffsim.adjoint.linear import derivable
+from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.scan import Adjoint, Invertible, StoreAll, scan
+from diffsim.adjoint.steps import Split
+from diffsim.solver import AdjointSolver, Observe, Record, ReversibleSolver, Solver
 
 TICK = 100  # steps between two signs of life
 
@@ -58,25 +62,52 @@ def simulate(
     coefficients = solver.coefficients(params)
     step = _step(solver)
 
-    def advance(state, n_and_forcing):
+    keep = _keeper(solver, adjoint)
+
+    def advance_one(state, n_and_forcing):
         n, forcing_n = n_and_forcing
         if tick is not None:
             jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
-        return step(coefficients, state, forcing_n), None
+        return step(coefficients, state, forcing_n), keep(state)
 
-    def seen_step(state, n_and_forcing):
-        return advance(state, n_and_forcing)[0], observe(state)
+    def undo_one(state, n_and_forcing, kept):
+        return solver.unstep(coefficients, state, n_and_forcing[1], kept)
 
-    def seen_stretch(state, stretch):
-        new, _ = scan(advance, state, stretch, every, adjoint=Periodic(every))
-        return new, observe(state)
+    def advance_stretch(state, stretch):
+        return scan(advance_one, state, stretch, every, adjoint=Periodic(every))
+
+    def undo_stretch(state, stretch, kept):
+        back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
+        return jax.lax.scan(back, state, (stretch, kept), every, reverse=True)[0]
 
     init = solver.init(params)
     inputs = jnp.arange(steps), forcing
-    if every == 1:
-        return scan(seen_step, init, inputs, steps, unroll=2, adjoint=adjoint)
-    stretches = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
-    return scan(seen_stretch, init, stretches, steps // every, adjoint=adjoint)
+    advance, undo = advance_one, undo_one
+    if every > 1:
+        inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
+        advance, undo = advance_stretch, undo_stretch
+
+    def seen(state, inputs):
+        new, kept = advance(state, inputs)
+        return new, observe(state), kept
+
+    f = Invertible(seen, undo)
+    if not isinstance(adjoint, Reversible):
+        f = f.__call__
+    return scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+
+
+def _keeper(solver, adjoint):
+    """What to keep of each state for the way back: nothing if the adjoint does not go back."""
+    if not isinstance(adjoint, Reversible):
+        return lambda state: None
+    if not isinstance(solver, ReversibleSolver):
+        name = type(solver).__name__
+        raise TypeError(
+            f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
+            "Revolve(checkpoints=…)"
+        )
+    return solver.keep
 
 
 def _step(solver):
@@ -84,16 +115,40 @@ def _step(solver):
     if not isinstance(solver, AdjointSolver):
         return solver.step
 
-    @jax.custom_vjp
-    def step(coefficients, state, forcing_n):
-        return solver.step(coefficients, state, forcing_n)
+    def step(*args):
+        leaves, tree = jax.tree.flatten(args)
+        new = jax.eval_shape(solver.step, *args)
+        leaves = derivable(*_rules(solver, tree, Split.by_type(jax.tree.leaves(new))))(leaves)
+        return jax.tree.unflatten(jax.tree.structure(new), leaves)
 
-    def forward(*args):
-        return solver.step(*args), args
-
-    def backward(args, state_bar):
-        coefficients, state, forcing_n = args
-        return solver.pullback(coefficients, state, forcing_n, state_bar)
-
-    step.defvjp(forward, backward)
     return step
+
+
+def _rules(solver, tree, results):
+    """A step on lists of leaves, and its derivatives as `derivable` takes them."""
+
+    def run(leaves):
+        return jax.tree.leaves(solver.step(*jax.tree.unflatten(tree, leaves)))
+
+    def rule(moves, leaves):
+        moving = Split(moves)
+
+        def tangent(leaves, dots):
+            rest = moving.rest(leaves)
+            smooth = lambda *moved: results.of(run(moving.join(moved, rest)))  # noqa: E731
+            return jax.jvp(smooth, moving.of(leaves), dots)[1]
+
+        def transpose(leaves, bars):
+            args = jax.tree.unflatten(tree, leaves)
+            state, state_tree = jax.tree.flatten(args[1])
+            state_bar = [
+                np.zeros(jnp.shape(leaf), jax.dtypes.float0) if not yes
+                else jnp.zeros_like(leaf) if bar is None else bar
+                for leaf, yes, bar in zip(state, results.smooth, results.spread(bars), strict=True)
+            ]  # fmt: skip
+            bars = solver.pullback(*args, jax.tree.unflatten(state_tree, state_bar))
+            return moving.of(jax.tree.leaves(bars))
+
+        return run(leaves), leaves, tangent, transpose
+
+    return run, rule

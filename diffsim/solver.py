@@ -130,3 +130,17 @@ class AdjointSolver(Solver):
 
         Integer leaves of the records get what ``jax.vjp`` would give: zeros of type ``float0``.
         """
+
+
+class ReversibleSolver(Solver):
+    """A solver that can walk back: `unstep` undoes `step`, given the little that a step destroys."""
+
+    @abstractmethod
+    def keep(self, state: Record) -> Any:
+        """What a step from this state destroys, any pytree; ``()`` if nothing."""
+
+    @abstractmethod
+    def unstep(
+        self, coefficients: Record, state: Record, forcing_n: Record, kept: Any
+    ) -> Record:
+        """The state before the step that led to ``state``; ``kept`` is `keep` of the one sought."""

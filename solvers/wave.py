@@ -15,7 +15,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 from jax import lax
 
 from diffsim.grid import Grid
-from diffsim.solver import AdjointSolver, Example, Quantity, Remark, frozen
+from diffsim.solver import AdjointSolver, Example, Quantity, Remark, ReversibleSolver, frozen
 from solvers import stencil
 
 Positive = Annotated[float, Gt(0)]
@@ -70,7 +70,7 @@ class WaveState(NamedTuple):
 
 
 @frozen
-class Wave(AdjointSolver):
+class Wave(AdjointSolver, ReversibleSolver):
     """Acoustic waves at constant density on a regular grid of any dimension.
 
     Args:
@@ -147,15 +147,32 @@ class Wave(AdjointSolver):
             )
         gains, memory = self._absorb(self._slabs(p), memory)
         gains, memory = stencil.materialise((self._guarded(gains), memory))
+        new = self._leap(kappa, p, previous, gains)
+        if forcing_n is not None:
+            new = stencil.put(new, sources, forcing_n.sources)
+        return WaveState(self._mirror(new), p, memory)
+
+    def _leap(self, kappa, p, previous, gains):
+        """``2 p - previous + κ (∇²p + gains)``, the same way forwards and backwards in time."""
         inner, outer = self._split(gains, self._halo - 1)
         curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
         # reading `previous` at full shape lets XLA write the new field over it
         new = stencil.materialise(2 * p - previous + kappa * curvature)
         for where, gain in outer:
             new = new.at[where].add(kappa[where] * gain)
+        return new
+
+    def keep(self, state):
+        return state.memory
+
+    def unstep(self, coefficients, state, forcing_n, kept):
+        """The leapfrog backwards; the layers' gains follow from their memory after the step."""
+        kappa, sources = coefficients
+        new, p, memory = state
         if forcing_n is not None:
-            new = stencil.put(new, sources, forcing_n.sources)
-        return WaveState(self._mirror(new), p, memory)
+            new = stencil.put(new, sources, -forcing_n.sources)
+        gains = stencil.materialise(self._guarded(self._gains(memory)))
+        return WaveState(p, self._mirror(self._leap(kappa, p, new, gains)), kept)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
         """The transpose of `step` by hand.
@@ -333,16 +350,22 @@ class Wave(AdjointSolver):
 
     def _absorb(self, slabs, memory):
         """Each layer's gain to the Laplacian, and its memory afterwards."""
-        gains, after = [], []
+        after = []
         for (axis, low, face), slab, kept in zip(self._layers, slabs, memory, strict=True):
             h = self.grid.spacing[axis]
             profile = stencil.profile(face.width, h, self.dt, face.speed, face.frequency)
             if not low:
                 profile = stencil.Profile(*(v[::-1] for v in profile))
-            gain, kept = stencil.layer(slab, kept, profile, axis, self.order)
-            gains.append(gain / h**2)
-            after.append(kept)
-        return gains, tuple(after)
+            after.append(stencil.layer(slab, kept, profile, axis))
+        return self._gains(after), tuple(after)
+
+    def _gains(self, memory):
+        """What the layers add to the Laplacian in the step that left this memory."""
+        spacing = self.grid.spacing
+        return [
+            stencil.layer_gain(kept, axis, self.order) / spacing[axis] ** 2
+            for (axis, *_), kept in zip(self._layers, memory, strict=True)
+        ]
 
     def _free(self):
         return [(isinstance(low, Free), isinstance(high, Free)) for low, high in self.boundary]

@@ -3,6 +3,7 @@
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,10 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
+from diffsim.adjoint.steps import Leaves, Step
 from diffsim.solver import frozen
-
-Leaves = list[Any]
-Step = Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]  # consts, carry, x -> carry, y
 
 
 class Adjoint(ABC):
@@ -113,18 +112,66 @@ def _as_type(leaf, like):
     return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
 
 
+@dataclass(frozen=True)
+class Invertible:
+    """A step that can be undone, for ``scan(…, adjoint=Reversible())``.
+
+    ``forward(carry, x) -> (carry, y, destroyed)`` is the step with what `backward` needs to undo it
+    besides the new carry: ``backward(carry, x, destroyed)`` gives the carry before. To every other
+    strategy it is the function ``(carry, x) -> (carry, y)``.
+    """
+
+    forward: Callable[[Any, Any], tuple[Any, Any, Any]]
+    backward: Callable[[Any, Any, Any], Any]
+
+    def __call__(self, carry, x):
+        return self.forward(carry, x)[:2]
+
+
 def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
     """``f`` traced once, on flat lists, with all that it closes over as its first argument."""
 
+    def unflat(carry, x):
+        return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(xs_tree, x)
+
     def flat(carry, x):
-        out = f(jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(xs_tree, x))
-        return tuple(jax.tree.leaves(part) for part in out)
+        return tuple(jax.tree.leaves(part) for part in f(*unflat(carry, x)))
 
+    consts: Leaves = []
     slices = [jax.eval_shape(lambda x: x[0], x) for x in xs]
-    closed = jax.make_jaxpr(flat)(carry, slices)
+    if not isinstance(f, Invertible):
+        return Step(_lifted(flat, (carry, slices), consts)), [jnp.asarray(c) for c in consts]
 
-    def step(consts, carry, x):
-        out = core.jaxpr_as_fun(core.ClosedJaxpr(closed.jaxpr, consts))(*carry, *x)
-        return out[: len(carry)], out[len(carry) :]
+    def forward(carry, x):
+        return tuple(jax.tree.leaves(part) for part in f.forward(*unflat(carry, x)))
 
-    return step, [jnp.asarray(c) for c in closed.consts]
+    def backward(carry, x, destroyed):
+        destroyed = jax.tree.unflatten(destroyed_tree, destroyed)
+        return jax.tree.leaves(f.backward(*unflat(carry, x), destroyed))
+
+    example = jax.eval_shape(lambda c, x: f.forward(*unflat(c, x))[2], carry, slices)
+    destroyed, destroyed_tree = jax.tree.flatten(example)
+    keeping = _lifted(forward, (carry, slices), consts)
+    undo = _lifted(backward, (carry, slices, destroyed), consts)
+    step = Step(lambda *args: keeping(*args)[:2], keeping, undo)
+    return step, [jnp.asarray(c) for c in consts]
+
+
+def _lifted(f, args, consts: Leaves):
+    """``f`` of lists as a function of ``consts`` too, which gains what ``f`` closes over."""
+    closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
+    places = []
+    for const in closed.consts:
+        known = [i for i, other in enumerate(consts) if other is const]
+        if not known:
+            known = [len(consts)]
+            consts.append(const)
+        places.append(known[0])
+    tree = jax.tree.structure(out)
+
+    def lifted(consts, *args):
+        jaxpr = core.ClosedJaxpr(closed.jaxpr, [consts[i] for i in places])
+        out = core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args))
+        return jax.tree.unflatten(tree, out)
+
+    return lifted

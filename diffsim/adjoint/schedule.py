@@ -1,15 +1,15 @@
 """When to keep which state: binomial checkpointing on integers alone.
 
-A chain of ``length`` blocks is reversed with ``slots`` kept states (the first one included). With
-``β(s, r) = C(s + r, s)``, the longest chain that s slots reverse when no block is advanced more
-than r times, the least number of block advances is ``t(l, s) = r l - β(s + 1, r - 1)``, r the
-smallest integer with ``β(s, r) >= l``; the l evaluations that reversing itself needs come on top
-(Griewank & Walther 2000, Algorithm 799, ACM TOMS 26, eq. 3 and Theorem 6.1).
+The plan with the fewest evaluations is the one of Griewank & Walther (2000, Algorithm 799, ACM TOMS
+26); among the many that reach it, one with the fewest rows is taken (`diffsim.adjoint.splits`).
 """
 
-from collections.abc import Iterator
-from math import comb
+from itertools import pairwise
 from typing import NamedTuple
+
+from diffsim.adjoint.splits import fewest_advances as fewest_advances
+from diffsim.adjoint.splits import longest_chain as longest_chain
+from diffsim.adjoint.splits import split
 
 
 class Row(NamedTuple):
@@ -32,6 +32,28 @@ class Row(NamedTuple):
         return self.slot + (self.advance > 0)
 
 
+class Columns(NamedTuple):
+    """Rows by column: a million of them are made, and handed to an array library, at once."""
+
+    start: list[int]
+    slot: list[int]
+    advance: list[int]
+    fill: list[int]
+    reverse: list[int]
+
+    def append(self, row: Row) -> None:
+        """One more row at the end."""
+        for column, value in zip(self, row, strict=True):
+            column.append(value)
+
+    def extend(self, rows: "Columns", start: int) -> None:
+        """The rows of another reversal, which starts at block ``start`` and one slot higher."""
+        self.start.extend([start + block for block in rows.start])
+        self.slot.extend([1 + slot for slot in rows.slot])
+        for column, values in zip(self[2:], rows[2:], strict=True):
+            column.extend(values)
+
+
 class Plan(NamedTuple):
     """How a run of ``length`` steps is remembered.
 
@@ -44,7 +66,12 @@ class Plan(NamedTuple):
     block: int  # steps
     slots: int
     keep: dict[int, int]  # block -> slot
-    rows: tuple[Row, ...]
+    columns: Columns
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The reversal, one macro-action after the other."""
+        return tuple(map(Row, *self.columns))
 
     @property
     def blocks(self) -> int:
@@ -61,57 +88,77 @@ class Plan(NamedTuple):
 
         The last block is not evaluated again: the forward sweep has left its states behind.
         """
-        return self.blocks + sum(row.advance + row.fill + row.reverse for row in self.rows)
+        return self.blocks + sum(map(sum, self.columns[2:]))
+
+    def step_evaluations(self, reversal: int) -> int:
+        """Step evaluations, where reversing one step evaluates ``reversal`` steps by itself.
+
+        Replaying a block of b steps takes b - 1: the state before the first is there, and the one
+        after the last is not needed. What reversing costs is the same for every plan, so the same
+        plan is the best for all schemes.
+
+        Args:
+            reversal: 0 for a one-stage explicit scheme, whose transpose needs the state alone; 1
+                for a Runge-Kutta scheme, whose transpose evaluates the stages once more
+        """
+        advanced = sum(self.columns.advance) + sum(self.columns.fill)
+        replayed = sum(self.columns.reverse)
+        again = advanced * self.block + replayed * (self.block - 1)
+        return self.length + again + reversal * self.length
 
 
-def longest_chain(slots: int, repeats: int) -> int:
-    """β(s, r): blocks that ``slots`` states reverse if none is advanced over ``repeats`` times."""
-    return comb(slots + repeats, slots) if min(slots, repeats) >= 0 else 0
+def _spine(length: int, slots: int) -> list[int]:
+    """What is left of a chain after each split, until it is reversed at once."""
+    spine = [length]
+    while spine[-1] > slots + 1:  # the live state needs no slot
+        spine.append(split(spine[-1], slots))
+    return spine
 
 
-def repeats(length: int, slots: int) -> int:
-    """The smallest r with β(slots, r) >= length."""
-    r = 0
-    while longest_chain(slots, r) < length:
-        r += 1
-    return r
+def _one_slot(length: int) -> Columns:
+    """The reversal of a chain, at least 2 long, with its first state alone."""
+    count = length - 2
+    advance = [*range(length - 1, 1, -1), 0]
+    return Columns(
+        [0] * (count + 1), [0] * (count + 1), advance, [0] * count + [1], [1] * count + [2]
+    )
 
 
-def fewest_advances(length: int, slots: int) -> int:
-    """t(l, s): the least number of block advances; the l reversals are not counted."""
-    r = repeats(length, slots)
-    return r * length - longest_chain(slots + 1, r - 1)
+def _reversal(length: int, slots: int) -> Columns:
+    """All rows, depth first and from the right; a chain's depth is its slot.
 
-
-def split(length: int, slots: int) -> int:
-    """How far to advance before keeping the next state.
-
-    Every split from ``max(β(s, r-2), l - β(s-1, r))`` to ``min(β(s, r-1), l - β(s-1, r-1))`` is
-    optimal; the largest one leaves the fewest rows of all single rules that were tried.
+    Chains of the same length and number of slots have the same rows, but for where they start: they
+    are made once, those with fewer slots first.
     """
-    r = repeats(length, slots)
-    return min(longest_chain(slots, r - 1), length - longest_chain(slots - 1, r - 1))
+    levels = []
+    chains = {length}
+    for free in range(slots, 1, -1):
+        spines = {chain: _spine(chain, free) for chain in chains}
+        levels.append((free, spines))
+        rights = (a - b for spine in spines.values() for a, b in pairwise(spine))
+        chains = {right for right in rights if right > free}
+    done = {chain: _one_slot(chain) for chain in chains}
+    for free, spines in reversed(levels):
+        done = {chain: _along(spine, free, done) for chain, spine in spines.items()}
+    return done[length]
 
 
-def _rows(length: int, slots: int) -> Iterator[Row]:
-    """The whole reversal, depth first and from the right; a chain's depth is its slot."""
-    pending = [(0, length, 0, 0)]  # start, length, slot of the state to load, advance
-    while pending:
-        start, chain, slot, advance = pending.pop()
-        free = slots - slot - (advance > 0)
-        if chain <= free + 1:  # the live state needs no slot
-            yield Row(start, slot, advance, chain - 1, chain)
-            continue
-        if advance:
-            yield Row(start, slot, advance, 0, 0)
-            start, slot, advance = start + advance, slot + 1, 0
-        left = split(chain, free)
-        pending.append((start, left, slot, 0))
-        pending.append((start, chain - left, slot, left))
+def _along(spine: list[int], free: int, done: dict[int, Columns]) -> Columns:
+    """The rows of a chain, from those of its right parts."""
+    rows = Columns([], [], [], [], [])
+    for chain, left in pairwise(spine):
+        right = chain - left
+        if right <= free:
+            rows.append(Row(0, 0, left, right - 1, right))
+        else:
+            rows.append(Row(0, 0, left, 0, 0))
+            rows.extend(done[right], left)
+    rows.append(Row(0, 0, 0, spine[-1] - 1, spine[-1]))
+    return rows
 
 
 def binomial(length: int, block: int, slots: int) -> Plan:
-    """The plan with the fewest evaluations for so many slots.
+    """The plan with the fewest evaluations for so many slots, and the fewest rows for that.
 
     Args:
         length: steps in the run, at least 1
@@ -121,22 +168,24 @@ def binomial(length: int, block: int, slots: int) -> Plan:
     block = min(block, length)
     blocks = -(-length // block)
     slots = max(1, min(slots, blocks - 1))
-    rows = list(_rows(blocks, slots))
-    keep = {0: 0} if blocks > 1 else {}
-    done = 0
-    for row in rows:  # the forward sweep: down to the first block that is reversed
-        done += 1
-        top = row.start + row.advance
-        if not row.reverse:
-            keep[top] = row.base
-            continue
-        keep |= {top + i: row.base + i for i in range(row.fill)}
-        if row.fill:  # the last block is reversed from the forward sweep; these come next
-            last = row.fill - 1
-            rows[done - 1] = Row(top + last, row.base + last, 0, 0, row.fill)
-            done -= 1
-        break
-    return Plan(length, block, slots, keep, tuple(rows[done:]))
+    if blocks == 1:
+        return Plan(length, block, slots, {}, Columns([], [], [], [], []))
+    columns = _reversal(blocks, slots)
+    keep = {0: 0}
+    done = columns.reverse.index(next(filter(None, columns.reverse)))
+    swept = [Row(*row) for row in zip(*(column[: done + 1] for column in columns), strict=True)]
+    for row in swept[:-1]:  # the forward sweep: down to the first block that is reversed
+        keep[row.start + row.advance] = row.base
+    start, slot = swept[-1].start + swept[-1].advance, swept[-1].base
+    fill = swept[-1].fill
+    keep |= {start + i: slot + i for i in range(fill)}
+    rest = Columns(*(column[done + 1 :] for column in columns))
+    if fill:  # the last block is reversed from the forward sweep; these come next
+        for column, value in zip(
+            rest, (start + fill - 1, slot + fill - 1, 0, 0, fill), strict=True
+        ):
+            column.insert(0, value)
+    return Plan(length, block, slots, keep, rest)
 
 
 def periodic(length: int, every: int) -> Plan:

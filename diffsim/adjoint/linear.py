@@ -1,0 +1,158 @@
+"""Functions with a derivative of their own, in every mode of JAX.
+
+``jax.custom_vjp`` forbids forward mode, ``jax.custom_jvp`` lets JAX derive the transpose. Here a
+function has a linear map for its tangent *and* a transpose of that map, written apart: forward
+mode runs the one, reverse mode the other, and both can be batched and differentiated once more in
+forward mode.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+Leaves = list[Any]
+Tangent = Callable[[Any, Leaves], Leaves]  # residuals, tangents of what moves -> of the results
+Transpose = Callable[[Any, Leaves], Leaves]  # residuals, cotangents (None: zero) -> of what moves
+Rule = Callable[[tuple[bool, ...], Leaves], tuple[Leaves, Any, Tangent, Transpose]]
+
+
+def derivable(run: Callable[[Leaves], Leaves], rule: Rule) -> Callable[[Leaves], Leaves]:
+    """``run`` with the tangent and the transpose that ``rule`` gives.
+
+    Args:
+        run: from a list of arrays to a list of arrays
+        rule: ``(moves, args) -> (results, residuals, tangent, transpose)``; ``moves`` marks the
+            arguments that are differentiated, ``residuals`` is a pytree of arrays, and
+            ``tangent(residuals, args_dot)`` and ``transpose(residuals, results_bar)`` deal with
+            the marked arguments and the results of inexact type only. They may hold on to
+            anything but traced arrays.
+    """
+
+    @jax.custom_jvp
+    def call(*args):
+        return tuple(run(list(args)))
+
+    def call_jvp(primals, tangents):
+        moves = tuple(not isinstance(t, SymbolicZero) for t in tangents)
+        results, residuals, tangent, transpose = rule(moves, list(primals))
+        moved = [t for t, moving in zip(tangents, moves, strict=True) if moving]
+        smooth = [i for i, result in enumerate(results) if inexact(result)]
+        dots = [_zero_tangent(result) for result in results]
+        for i, dot in zip(smooth, linear(tangent, transpose, residuals, moved), strict=True):
+            dots[i] = dot
+        return tuple(results), tuple(dots)
+
+    call.defjvp(call_jvp, symbolic_zeros=True)
+    return lambda args: list(call(*args))
+
+
+def linear(tangent: Tangent, transpose: Transpose, residuals: Any, x: Leaves) -> Leaves:
+    """``tangent(residuals, x)``, linear in ``x``, with a transpose of its own."""
+    flat, tree = jax.tree.flatten(residuals)
+    how = {"tangent": tangent, "transpose": transpose, "tree": tree}
+    return _linear.bind(*flat, *x, **how) if x else []
+
+
+_linear = Primitive("linear_with_transpose")
+_linear.multiple_results = True
+
+
+def _parts(args, tree):
+    return jax.tree.unflatten(tree, args[: tree.num_leaves]), list(args[tree.num_leaves :])
+
+
+def _apply(*args, tangent, transpose, tree):
+    return tangent(*_parts(args, tree))
+
+
+def _transpose(bars, *args, tangent, transpose, tree):
+    residuals, x = _parts(args, tree)
+    bars = [None if isinstance(bar, ad.Zero) else bar for bar in bars]
+    x_bar = iter(transpose(residuals, bars))
+    return [None] * tree.num_leaves + [next(x_bar) for _ in x]
+
+
+def _jvp(primals, tangents, **how):
+    """Forward mode once more: ``tangent`` is differentiated as plain JAX."""
+    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+
+    def apply(*moved):
+        args = list(primals)
+        for i, value in zip(moving, moved, strict=True):
+            args[i] = value
+        return _apply(*args, **how)
+
+    return jax.jvp(apply, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
+def _batch(args, dims, *, tangent, transpose, tree):
+    """Both maps batched; all of ``x`` and of the results is, so that the transpose fits."""
+    (size,) = {a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None}
+    residuals, x = _parts(args, tree)
+    r_dims, x_dims = tuple(dims[: tree.num_leaves]), dims[tree.num_leaves :]
+    x = [
+        jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
+        for a, d in zip(x, x_dims, strict=True)
+    ]
+    flat = jax.tree.leaves(residuals)
+
+    def batched(f):
+        def whole(flat, v):
+            return jax.vmap(
+                lambda flat, v: f(jax.tree.unflatten(tree, flat), v), (list(r_dims), 0), 0
+            )(flat, v)
+
+        return whole
+
+    out = linear(batched(tangent), batched(transpose), flat, x)
+    return out, [0] * len(out)
+
+
+def _shapes(*args, **how):
+    out = jax.eval_shape(partial(_apply, **how), *args)
+    return [jax.core.ShapedArray(leaf.shape, leaf.dtype) for leaf in out]
+
+
+def inexact(leaf) -> bool:
+    """Whether an array has a derivative."""
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _zero_tangent(leaf):
+    """What JAX takes for the tangent of an array that has none."""
+    if inexact(leaf):
+        return jnp.zeros_like(leaf)
+    return np.zeros(jnp.shape(leaf), jax.dtypes.float0)
+
+
+@jax.custom_jvp
+def forward_only(leaf):
+    """The array itself, in forward mode; reverse mode is refused."""
+    return leaf
+
+
+@forward_only.defjvp
+def _forward_only_jvp(primals, tangents):
+    return primals[0], linear(lambda _, x: x, _refuse, None, list(tangents))[0]
+
+
+def _refuse(*_):
+    raise NotImplementedError(
+        "reverse mode over reverse mode is not offered through a checkpointed loop: take forward "
+        "over reverse, jax.jvp(jax.grad(f), …), diffsim.check.hvp or jax.hessian"
+    )
+
+
+_linear.def_impl(_apply)
+_linear.def_abstract_eval(_shapes)
+ad.primitive_jvps[_linear] = _jvp
+ad.primitive_transposes[_linear] = _transpose
+batching.primitive_batchers[_linear] = _batch
+mlir.register_lowering(_linear, mlir.lower_fun(_apply, multiple_results=True))

@@ -1,0 +1,242 @@
+"""What every strategy does with single steps: advance them, transpose them, keep their states.
+
+States, parameters and inputs are flat lists of arrays here. Leaves without a derivative (integers,
+keys) and parameters that nobody differentiates are told apart by a `Split` and never get a
+cotangent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from diffsim.adjoint.linear import derivable, forward_only, inexact
+
+Leaves = list[Any]
+Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
+Forward = Callable[["Step", Leaves, Leaves, Leaves], tuple[tuple[Leaves, Leaves], Any]]
+Bars = tuple[Leaves, Leaves, Leaves]  # of the differentiated consts, carry, xs
+UNROLL = 2  # an even number of steps a body lets a two-level scheme swap its buffers in place
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a loop, and how to undo it if that is known."""
+
+    call: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]  # consts, carry, x -> carry, y
+    # the same, and what `undo` needs besides the new carry
+    keeping: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves, Leaves]] | None = None
+    undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, destroyed
+
+    def __call__(self, consts, carry, x):
+        return self.call(consts, carry, x)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Leaves that are differentiated apart from the others."""
+
+    smooth: tuple[bool, ...]
+
+    @classmethod
+    def by_type(cls, leaves):
+        """All that have a derivative."""
+        return cls(tuple(inexact(leaf) for leaf in leaves))
+
+    def of(self, leaves):
+        """The differentiated ones."""
+        return [leaf for yes, leaf in zip(self.smooth, leaves, strict=True) if yes]
+
+    def rest(self, leaves):
+        """The others."""
+        return [leaf for yes, leaf in zip(self.smooth, leaves, strict=True) if not yes]
+
+    def join(self, smooth, rest):
+        """Both in their places."""
+        smooth, rest = iter(smooth), iter(rest)
+        return [next(smooth) if yes else next(rest) for yes in self.smooth]
+
+    def spread(self, smooth):
+        """The differentiated ones in their places, None in the others'."""
+        return self.join(smooth, [None] * (len(self.smooth) - len(smooth)))
+
+
+@dataclass(frozen=True)
+class SmoothStep:
+    """A step as a function of what is differentiated, with its tangent and its transpose."""
+
+    step: Step
+    consts: Split
+    carry: Split
+    xs: Split
+    ys: Split
+
+    def _smooth(self, consts, carry, x):
+        splits = self.consts, self.carry, self.xs
+        rests = [s.rest(v) for s, v in zip(splits, (consts, carry, x), strict=True)]
+
+        def step(*smooth):
+            args = (s.join(v, rest) for s, v, rest in zip(splits, smooth, rests, strict=True))
+            carry, y = self.step(*args)
+            return (self.carry.of(carry), self.ys.of(y)), (self.carry.rest(carry), self.ys.rest(y))
+
+        return step, [s.of(v) for s, v in zip(splits, (consts, carry, x), strict=True)]
+
+    def push(self, consts, carry, x, dots):
+        """The step and its tangent: ``((carry, y), (carry_dot, y_dot))``."""
+        step, smooth = self._smooth(consts, carry, x)
+        (carry, y), dots, rest = jax.jvp(step, smooth, list(dots), has_aux=True)
+        return (self.carry.join(carry, rest[0]), self.ys.join(y, rest[1])), dots
+
+    def pull(self, consts, carry, x, carry_bar, y_bar) -> Bars:
+        """The step's transpose."""
+        step, smooth = self._smooth(consts, carry, x)
+        _, transpose = jax.vjp(lambda *smooth: step(*smooth)[0], *smooth)
+        return transpose((carry_bar, y_bar))
+
+    def zeros(self, consts, xs):
+        """Where the cotangents of parameters and inputs add up."""
+        return [
+            [jnp.zeros_like(leaf) for leaf in split.of(leaves)]
+            for split, leaves in ((self.consts, consts), (self.xs, xs))
+        ]
+
+    def reverse(self, consts, xs, ys_bar, bars, states, start, size):
+        """The transposes of ``size`` steps from ``start`` on, given the states before each."""
+        consts_bar, carry_bar, xs_bar = bars
+
+        def pull(bars, inputs):
+            consts_bar, carry_bar = bars
+            more, carry_bar, x_bar = self.pull(consts, *inputs[:2], carry_bar, inputs[2])
+            return ([a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
+
+        inputs = states, take_block(xs, start, size), take_block(ys_bar, start, size)
+        (consts_bar, carry_bar), x_bar = lax.scan(
+            pull, (consts_bar, carry_bar), inputs, size, reverse=True, unroll=UNROLL
+        )
+        return consts_bar, carry_bar, put_block(xs_bar, x_bar, start)
+
+
+def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Callable:
+    """``run`` with a forward sweep that keeps something and a backward sweep that uses it.
+
+    Args:
+        step: what is looped over
+        run: ``(step, consts, carry, xs) -> (carry, ys)``, the loop itself
+        forward: the same, and whatever the backward sweep needs
+        backward: ``(smooth_step, consts, xs, kept, carry_bar, ys_bar) -> bars``; the cotangents of
+            ``ys`` are those that are not known to be zero, as ``smooth_step.ys`` says
+
+    Forward mode runs the loop over states and tangents together, as a differentiable loop again.
+    """
+
+    def loop(consts, carry, xs):
+        sizes = len(consts), len(carry)
+
+        def rule(moves, args):
+            parts = [Split(part) for part in _cut(moves, sizes)]
+            consts, carry, xs = _cut(args, sizes)
+            # a parameter's tangent moves all of the carry
+            moved_carry, parts[1] = parts[1], Split.by_type(carry)
+            (new, ys), kept = forward(step, consts, carry, xs)
+            smooth = SmoothStep(step, *parts, Split.by_type(ys))
+
+            def tangent(residuals, dots):
+                consts, carry, xs, _ = residuals
+                consts_dot, carry_dot, xs_dot = _cut(Split(moves).spread(dots), sizes)
+                dots = [d for d in consts_dot if d is not None], [d for d in xs_dot if d is not None]
+                carry_dot = [
+                    jnp.zeros_like(leaf) if dot is None else dot
+                    for leaf, dot in zip(carry, carry_dot, strict=True)
+                    if inexact(leaf)
+                ]
+                return _tangent(smooth, run, forward, backward, residuals[:3], carry_dot, *dots)
+
+            def transpose(residuals, bars):
+                consts, carry, xs, kept = residuals
+                count = sum(smooth.carry.smooth)
+                carry_bar = [
+                    jnp.zeros_like(leaf) if bar is None else bar
+                    for leaf, bar in zip(smooth.carry.of(carry), bars[:count], strict=True)
+                ]
+                seen = Split(tuple(b is not None for b in smooth.ys.spread(bars[count:])))
+                ys_bar = [bar for bar in bars[count:] if bar is not None]
+                reversed_step = replace(smooth, ys=seen)
+                consts_bar, carry_bar, xs_bar = backward(
+                    reversed_step, consts, xs, kept, carry_bar, ys_bar
+                )
+                carry_bar = moved_carry.of(smooth.carry.spread(carry_bar))
+                return [forward_only(bar) for bar in (*consts_bar, *carry_bar, *xs_bar)]
+
+            return [*new, *ys], (consts, carry, xs, kept), tangent, transpose
+
+        def whole(args):
+            new, ys = run(step, *_cut(args, sizes))
+            return [*new, *ys]
+
+        out = derivable(whole, rule)([*consts, *carry, *xs])
+        return out[: len(carry)], out[len(carry) :]
+
+    return loop
+
+
+def _tangent(smooth, run, forward, backward, primals, carry_dot, consts_dot, xs_dot):
+    """Forward mode: the loop over states and tangents side by side."""
+    consts, carry, xs = primals
+    sizes = len(consts), len(carry), len(xs)
+
+    def step(both_consts, both_carry, both_x):
+        pairs = zip((both_consts, both_carry, both_x), sizes, strict=True)
+        (consts, consts_dot), (carry, carry_dot), (x, x_dot) = [(v[:n], v[n:]) for v, n in pairs]
+        (carry, y), dots = smooth.push(consts, carry, x, (consts_dot, carry_dot, x_dot))
+        return [*carry, *dots[0]], [*y, *dots[1]]
+
+    loop = differentiable_loop(Step(step), run, forward, backward)
+    new, ys = loop([*consts, *consts_dot], [*carry, *carry_dot], [*xs, *xs_dot])
+    return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
+
+
+def _cut(leaves: Sequence, sizes: tuple[int, int]):
+    """What belongs to consts, carry and xs."""
+    first, second = sizes[0], sum(sizes)
+    return leaves[:first], leaves[first:second], leaves[second:]
+
+
+def take(leaves, index):
+    """Slice ``index`` of each."""
+    return [lax.dynamic_index_in_dim(leaf, index, keepdims=False) for leaf in leaves]
+
+
+def put(leaves, values, index):
+    """The leaves with slice ``index`` replaced."""
+    pairs = zip(leaves, values, strict=True)
+    return [lax.dynamic_update_index_in_dim(leaf, value, index, 0) for leaf, value in pairs]
+
+
+def take_block(leaves, start, size):
+    """Slices ``start … start + size`` of each."""
+    return [lax.dynamic_slice_in_dim(leaf, start, size) for leaf in leaves]
+
+
+def put_block(leaves, values, start):
+    """The leaves with slices from ``start`` on replaced."""
+    pairs = zip(leaves, values, strict=True)
+    return [lax.dynamic_update_slice_in_dim(leaf, value, start, 0) for leaf, value in pairs]
+
+
+def advance(step, consts, carry, xs, size, keep_states=False):
+    """``size`` steps: the last carry, and ``(states before each step if wished, ys)``."""
+
+    def body(carry, x):
+        new, y = step(consts, carry, x)
+        return new, (carry if keep_states else None, y)
+
+    return lax.scan(body, carry, xs, size, unroll=UNROLL)
+
+
+def run(length, step, consts, carry, xs):
+    """The loop itself."""
+    return lax.scan(lambda c, x: step(consts, c, x), carry, xs, length, unroll=UNROLL)
