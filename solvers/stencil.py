@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffsim.solver import frozen
+
 # Central second differences: weights of nodes 0, ±1, ±2, … by order of accuracy (Fornberg 1988)
 SECOND_DIFFERENCE = {
     2: (-2.0, 1.0),
@@ -152,6 +154,21 @@ def points(nodes, shape: tuple[int, ...], radius: int, odd: list[tuple[bool, boo
     return Points(jnp.stack(starts, -1), weights)
 
 
+def linear_points(nodes, shape: tuple[int, ...]) -> Points:
+    """Multilinear windows around fractional node numbers, ``[count]`` for each axis.
+
+    Differentiable in ``nodes``, with a kink at each node.
+    """
+    starts, weights = [], jnp.ones_like(nodes[0])
+    for node, count in zip(nodes, shape, strict=True):
+        start = jnp.clip(jnp.floor(lax.stop_gradient(node)).astype(int), 0, count - 2)
+        part = node - start
+        weight = jnp.stack([1 - part, part], -1)
+        starts.append(start)
+        weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), 2)
+    return Points(jnp.stack(starts, -1), weights)
+
+
 class Profile(NamedTuple):
     """Recursion ``memory = b memory + a value`` of a layer, at nodes and at half points."""
 
@@ -182,8 +199,8 @@ def profile(width: int, spacing: float, dt: float, speed: float, frequency: floa
     return Profile(*half, *node)
 
 
-def layer(slab, memory, profile: Profile, axis: int, order: int):
-    """What an absorbing layer adds to ``h² ∂²u`` along one axis, and its memory afterwards.
+def layer(slab, memory, profile: Profile, axis: int):
+    """An absorbing layer's memory ``(ψ', ζ')`` after a step.
 
     In a layer ``∂`` becomes ``∂ + memory``, twice: with ``d = ∂u`` at half points,
     ``ψ' = bψ + a d`` and ``ζ' = bζ + a (∂d + ∂ψ')``, the second difference gains ``∂ψ' + ζ'``
@@ -196,10 +213,6 @@ def layer(slab, memory, profile: Profile, axis: int, order: int):
         memory: ``(ψ, ζ)`` with ``width + 2`` and ``width + 1`` entries along axis
         profile: the damping
         axis: the one that the layer lies across
-        order: of the space differences
-
-    Returns:
-        The gain, ``order // 2 - 1`` nodes longer than the layer at either end, and the memory.
     """
     psi, zeta = memory
     a_half, b_half, a, b = (
@@ -210,7 +223,16 @@ def layer(slab, memory, profile: Profile, axis: int, order: int):
     psi = b_half * psi + a_half * first
     bend = jnp.diff(psi, axis=axis)
     zeta = b * zeta + a * (jnp.diff(first, axis=axis) + bend)
-    return _of_order(bend + zeta, order, axis), (psi, zeta)
+    return psi, zeta
+
+
+def layer_gain(memory, axis: int, order: int):
+    """What a layer with this memory adds to ``h² ∂²u``: ``P (∂ψ' + ζ')``.
+
+    It is ``order // 2 - 1`` nodes longer than the layer at either end.
+    """
+    psi, zeta = memory
+    return _of_order(jnp.diff(psi, axis=axis) + zeta, order, axis)
 
 
 def _of_order(gain, order: int, axis: int):
@@ -222,3 +244,80 @@ def _of_order(gain, order: int, axis: int):
     gain = jnp.pad(gain, [(2 * reach * (i == axis),) * 2 for i in range(gain.ndim)])
     parts = (lax.slice_in_dim(gain, i, i + size, axis=axis) for i in range(2 * reach + 1))
     return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
+
+
+@frozen
+class Minmod:
+    """The smaller of two differences: the most diffusive limiter, flat at extrema."""
+
+    def slope(self, a, b):
+        """The limited difference across a cell, from those before it and after it."""
+        smaller = jnp.where(jnp.abs(a) < jnp.abs(b), a, b)
+        return jnp.where(a * b > 0, smaller, 0)
+
+
+@frozen
+class VanLeer:
+    """The harmonic mean of two differences (van Leer 1974): smooth wherever a flow is monotone."""
+
+    def slope(self, a, b):
+        """The limited difference across a cell, from those before it and after it."""
+        product = a * b
+        monotone = product > 0
+        return jnp.where(monotone, 2 * product / jnp.where(monotone, a + b, 1), 0)
+
+
+@frozen
+class MonotonizedCentral:
+    """The mean of two differences, at most twice the smaller (van Leer 1977): the sharpest here."""
+
+    def slope(self, a, b):
+        """The limited difference across a cell, from those before it and after it."""
+        steepest = 2 * jnp.minimum(jnp.abs(a), jnp.abs(b))
+        return jnp.where(a * b > 0, jnp.clip((a + b) / 2, -steepest, steepest), 0)
+
+
+Limiter = Minmod | VanLeer | MonotonizedCentral
+
+
+def strong_stability_preserving(advance, state):
+    """One step of SSP-RK2 (Heun's method): ``½ u + ½ E(E(u))`` for an Euler step E.
+
+    Whatever a convex mean of Euler steps keeps, it keeps too (Gottlieb, Shu & Tadmor 2001). The
+    stages are a scan, so that XLA sees one; unrolled they fuse into kernels that compute the
+    first stage again for every neighbour of the second. The transpose recomputes each stage.
+    """
+
+    @jax.checkpoint
+    def stage(now, kept):
+        new = advance(now)
+        return jax.tree.map(lambda u0, u: kept * u0 + (1 - kept) * u, state, new), None
+
+    return lax.scan(stage, state, jnp.asarray([0.0, 0.5], jax.tree.leaves(state)[0].dtype))[0]
+
+
+def barrier(values):
+    """`materialise` for ``values`` and, in reverse mode, for their cotangents too.
+
+    The transpose of a slice is a pad, and XLA's CPU back end would merge all that leads to it into
+    a branch of the padding loop, computed number by number.
+    """
+    return cotangent_barrier(materialise(values))
+
+
+@jax.custom_jvp
+def cotangent_barrier(values):
+    """``values`` themselves; in reverse mode their cotangents are written to memory."""
+    return values
+
+
+@cotangent_barrier.defjvp
+def _cotangent_barrier_jvp(primals, tangents):
+    # JAX can transpose a branch, unlike a loop of no trips
+    tangent = lax.platform_dependent(tangents[0], cpu=_branch_not_taken, default=lambda t: t)
+    return cotangent_barrier(*primals), tangent
+
+
+def _branch_not_taken(values):
+    never = lax.optimization_barrier(jnp.bool_(False))
+    return lax.cond(never, lambda t: jax.tree.map(jnp.negative, t), lambda t: t, values)
