@@ -1,18 +1,25 @@
 """diffsim differentiates physics simulations: gradients over dense grids that fit in memory."""
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
+from diffsim.adjoint.multilevel import Multilevel
+from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Invertible, StoreAll, scan
+from diffsim.external import external_step
 from diffsim.grid import Grid
 from diffsim.simulate import simulate
 
 __all__ = [
     "Grid",
     "Invertible",
+    "Multilevel",
+    "Online",
     "Periodic",
     "Reversible",
     "Revolve",
     "StoreAll",
+    "external_step",
     "scan",
     "simulate",
+    "while_loop",
 ]

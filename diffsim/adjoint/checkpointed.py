@@ -140,33 +140,50 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
         block_xs = take_block(xs, index * plan.block, plan.block)
         return advance(smooth.step, consts, carry, block_xs, plan.block, keep_states)
 
+    def one(index, carry, bars):
+        _, (states, _) = replay(index, carry, keep_states=True)
+        return reverse(bars, states, index, plan.block)
+
     def row(loop, row):
-        slots, bars = loop
-        start, slot, base, steps, keep, fill, reversals = row
-        carry = lax.fori_loop(0, steps, lambda i, c: replay(start + i, c)[0], take(slots, slot))
-        slots = lax.fori_loop(0, keep, lambda _, slots: put(slots, carry, base), slots)
-        start = start + steps
-
-        def fill_one(i, loop):
-            slots, carry = loop
-            return put(slots, carry, base + i), replay(start + i, carry)[0]
-
-        def reverse_one(i, loop):
-            carry, bars = loop
-            index = start + fill - i
-            _, (states, _) = replay(index, carry, keep_states=True)
-            bars = reverse(bars, states, index, plan.block)
-            return take(slots, base + fill - 1 - i), bars
-
-        slots, carry = lax.fori_loop(0, fill, fill_one, (slots, carry))
-        _, bars = lax.fori_loop(0, reversals, reverse_one, (carry, bars))
-        return (slots, bars), None
+        return play(*loop, row, lambda slot: slot, lambda i, c: replay(i, c)[0], one), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     bars = reverse((consts_bar, carry_bar, xs_bar), tail_states, plan.blocks - 1, plan.tail)
     if plan.columns.start:
-        start, slot, steps, fill, reversals = (jnp.array(c, int) for c in plan.columns)
-        base, keep = slot + (steps > 0), jnp.array(reversals == 0, int)
-        columns = start, slot, base, steps, keep, fill, reversals
-        (_, bars), _ = lax.scan(row, (slots, bars), columns)
+        rows = tuple(jnp.array(column, int) for column in plan.columns)
+        (_, bars), _ = lax.scan(row, (slots, bars), rows)
     return bars
+
+
+def play(slots, bars, row, place, advance, reverse):
+    """One macro-action of a reversal, as `diffsim.adjoint.schedule.Row` describes it.
+
+    Args:
+        slots: the kept states
+        bars: the cotangents so far
+        row: start, slot, advance, fill, reverse; integers that may be traced
+        place: where in ``slots`` the row's n-th slot is
+        advance: ``(block, carry) -> carry``, one block
+        reverse: ``(block, carry, bars) -> bars``, its transpose, given the carry before it
+
+    Returns:
+        ``(slots, bars)``.
+    """
+    start, slot, steps, fill, reversals = row
+    base, keep = slot + (steps > 0), jnp.asarray(reversals == 0, int)
+    carry = lax.fori_loop(0, steps, lambda i, c: advance(start + i, c), take(slots, place(slot)))
+    slots = lax.fori_loop(0, keep, lambda _, slots: put(slots, carry, place(base)), slots)
+    start = start + steps
+
+    def fill_one(i, loop):
+        slots, carry = loop
+        return put(slots, carry, place(base + i)), advance(start + i, carry)
+
+    def reverse_one(i, loop):
+        carry, bars = loop
+        bars = reverse(start + fill - i, carry, bars)
+        return take(slots, place(base + fill - 1 - i)), bars
+
+    slots, carry = lax.fori_loop(0, fill, fill_one, (slots, carry))
+    _, bars = lax.fori_loop(0, reversals, reverse_one, (carry, bars))
+    return slots, bars

@@ -1,9 +1,10 @@
 """How a kept state is written: as it is, rounded, or compressed.
 
-Only real and complex floating-point leaves are rounded or compressed; integers and keys always are
-as they were. An error is relative to a leaf's largest entry; the store measures it.
+Only real and complex leaves of single or double precision are rounded or compressed; all others
+are kept as they are. The store measures what rounding does.
 """
 
+import math
 from abc import ABC, abstractmethod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -55,7 +56,7 @@ class Exact(Codec):
 class Rounded(Codec):
     """In a shorter type; a run in float64 with states in float32 halves what is stored.
 
-    The relative round-off of a value is at most 6.0e-8 (float32) or 2.0e-3 (bfloat16) while a leaf
+    The relative round-off of a value is at most 6.0e-8 (float32) or 3.9e-3 (bfloat16) while a leaf
     stays within the type's range; beyond it the gradient stops with an error.
     """
 
@@ -63,8 +64,10 @@ class Rounded(Codec):
     dtype: Literal["float32", "bfloat16"]
 
     def encode(self, values):
-        short = self._type
-        return Exact().encode(values.astype(short) if short.itemsize < values.itemsize else values)
+        if self._type.itemsize < values.itemsize:
+            with np.errstate(over="ignore"):  # the store finds it
+                values = values.astype(self._type)
+        return Exact().encode(values)
 
     def decode(self, parts, dtype):
         short = self._type if self._type.itemsize < dtype.itemsize else dtype
@@ -135,32 +138,31 @@ def _numcodecs(asked: Codec):
 
 def pack(array: np.ndarray, codec: Codec) -> Packed:
     """An array as bytes; `unpack` undoes it."""
+    codec, real = _suited(codec, array.dtype, array.size)
     flat = np.ascontiguousarray(array).reshape(-1)
-    if (real := _real(array.dtype)) is None:
-        return Packed(array.dtype.name, array.shape, Exact().encode(flat))
     return Packed(array.dtype.name, array.shape, codec.encode(flat.view(real)))
 
 
 def unpack(packed: Packed, codec: Codec) -> np.ndarray:
     """The array again."""
     dtype = np.dtype(packed.dtype)
-    if (real := _real(dtype)) is None:
-        return Exact().decode(packed.parts, dtype).reshape(packed.shape)
+    codec, real = _suited(codec, dtype, math.prod(packed.shape))
     return codec.decode(packed.parts, real).view(dtype).reshape(packed.shape)
 
 
-def _real(dtype: np.dtype) -> np.dtype | None:
-    """The type of the real numbers in it, None if it has none that a codec deals with."""
-    name = {"float32": "f4", "float64": "f8", "complex64": "f4", "complex128": "f8"}.get(dtype.name)
-    return name and np.dtype(name)
+def _suited(codec: Codec, dtype: np.dtype, size: int) -> tuple[Codec, np.dtype]:
+    """What deals with an array, and the type of the numbers that it sees."""
+    if size and dtype.kind in "fc" and dtype.itemsize >= 4:
+        return codec, np.empty(0, dtype).real.dtype
+    return Exact(), dtype
 
 
-def round_off(array: np.ndarray, packed: Packed, codec: Codec) -> float:
-    """The largest error of a packed array relative to its largest entry; inf beyond the type."""
-    if _real(array.dtype) is None or not array.size:
-        return 0.0
-    largest = np.max(np.abs(array))
-    if not np.isfinite(largest) or not largest:
-        return 0.0  # a field that blew up is not this module's to report
-    error = np.max(np.abs(unpack(packed, codec) - array))
-    return float(error / largest) if np.isfinite(error) else np.inf
+def worst(array: np.ndarray, packed: Packed, codec: Codec) -> tuple[float, float]:
+    """The largest error of a packed array, and its largest entry; zeros if that is not finite."""
+    if array.dtype.kind not in "fc" or not array.size:
+        return 0.0, 0.0
+    largest = float(np.max(np.abs(array)))
+    if not np.isfinite(largest):
+        return 0.0, 0.0  # that a field blew up is for others to say
+    error = float(np.max(np.abs(unpack(packed, codec) - array)))
+    return error if np.isfinite(error) else np.inf, largest

@@ -20,14 +20,14 @@ from jax.interpreters import ad, batching, mlir
 Leaves = list[Any]
 Tangent = Callable[[Any, Leaves], Leaves]  # residuals, tangents of what moves -> of the results
 Transpose = Callable[[Any, Leaves], Leaves]  # residuals, cotangents (None: zero) -> of what moves
-Rule = Callable[[tuple[bool, ...], Leaves], tuple[Leaves, Any, Tangent, Transpose]]
+Rule = Callable[[tuple[bool, ...], Leaves], tuple[Any, Any, Tangent, Transpose]]
 
 
-def derivable(run: Callable[[Leaves], Leaves], rule: Rule) -> Callable[[Leaves], Leaves]:
+def derivable(run: Callable[[Leaves], Any], rule: Rule) -> Callable[[Leaves], Any]:
     """``run`` with the tangent and the transpose that ``rule`` gives.
 
     Args:
-        run: from a list of arrays to a list of arrays
+        run: from a list of arrays to a pytree of arrays
         rule: ``(moves, args) -> (results, residuals, tangent, transpose)``; ``moves`` marks the
             arguments that are differentiated, ``residuals`` is a pytree of arrays, and
             ``tangent(residuals, args_dot)`` and ``transpose(residuals, results_bar)`` deal with
@@ -37,20 +37,21 @@ def derivable(run: Callable[[Leaves], Leaves], rule: Rule) -> Callable[[Leaves],
 
     @jax.custom_jvp
     def call(*args):
-        return tuple(run(list(args)))
+        return run(list(args))
 
     def call_jvp(primals, tangents):
         moves = tuple(not isinstance(t, SymbolicZero) for t in tangents)
         results, residuals, tangent, transpose = rule(moves, list(primals))
         moved = [t for t, moving in zip(tangents, moves, strict=True) if moving]
-        smooth = [i for i, result in enumerate(results) if inexact(result)]
-        dots = [_zero_tangent(result) for result in results]
+        leaves, tree = jax.tree.flatten(results)
+        smooth = [i for i, leaf in enumerate(leaves) if inexact(leaf)]
+        dots = [_zero_tangent(leaf) for leaf in leaves]
         for i, dot in zip(smooth, linear(tangent, transpose, residuals, moved), strict=True):
             dots[i] = dot
-        return tuple(results), tuple(dots)
+        return results, jax.tree.unflatten(tree, dots)
 
     call.defjvp(call_jvp, symbolic_zeros=True)
-    return lambda args: list(call(*args))
+    return lambda args: call(*args)
 
 
 def linear(tangent: Tangent, transpose: Transpose, residuals: Any, x: Leaves) -> Leaves:
@@ -92,9 +93,10 @@ def _jvp(primals, tangents, **how):
     return jax.jvp(apply, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
-def _batch(args, dims, *, tangent, transpose, tree):
+def _batch(axis, args, dims, *, tangent, transpose, tree):
     """Both maps batched; all of ``x`` and of the results is, so that the transpose fits."""
-    (size,) = {a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None}
+    size = axis.size
+    names = {"axis_name": axis.name, "axis_size": size, "spmd_axis_name": axis.spmd_name}
     residuals, x = _parts(args, tree)
     r_dims, x_dims = tuple(dims[: tree.num_leaves]), dims[tree.num_leaves :]
     x = [
@@ -105,9 +107,8 @@ def _batch(args, dims, *, tangent, transpose, tree):
 
     def batched(f):
         def whole(flat, v):
-            return jax.vmap(
-                lambda flat, v: f(jax.tree.unflatten(tree, flat), v), (list(r_dims), 0), 0
-            )(flat, v)
+            one = lambda flat, v: f(jax.tree.unflatten(tree, flat), v)  # noqa: E731
+            return jax.vmap(one, (list(r_dims), 0), 0, **names)(flat, v)
 
         return whole
 
@@ -140,10 +141,11 @@ def forward_only(leaf):
 
 @forward_only.defjvp
 def _forward_only_jvp(primals, tangents):
-    return primals[0], linear(lambda _, x: x, _refuse, None, list(tangents))[0]
+    return primals[0], linear(lambda _, x: x, refuse, None, list(tangents))[0]
 
 
-def _refuse(*_):
+def refuse(*_):
+    """The transpose of what has none."""
     raise NotImplementedError(
         "reverse mode over reverse mode is not offered through a checkpointed loop: take forward "
         "over reverse, jax.jvp(jax.grad(f), …), diffsim.check.hvp or jax.hessian"
@@ -154,5 +156,5 @@ _linear.def_impl(_apply)
 _linear.def_abstract_eval(_shapes)
 ad.primitive_jvps[_linear] = _jvp
 ad.primitive_transposes[_linear] = _transpose
-batching.primitive_batchers[_linear] = _batch
+batching.fancy_primitive_batchers[_linear] = _batch  # with the name of the axis, for collectives
 mlir.register_lowering(_linear, mlir.lower_fun(_apply, multiple_results=True))

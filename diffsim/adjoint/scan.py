@@ -1,6 +1,5 @@
 """``lax.scan`` with a choice of how its backward pass remembers the past."""
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
+from jax.extend.core import primitives
 
 from diffsim.adjoint.steps import Leaves, Step
 from diffsim.solver import frozen
@@ -84,32 +84,49 @@ def scan(
             "Revolve(checkpoints=…)"
         )
 
-    def plain(init, xs):
+    def plain():
         return lax.scan(f, init, xs, length, reverse, unroll)
 
-    if isinstance(adjoint, StoreAll):
-        return plain(init, xs)
+    # without jit every value is at hand and kept, as somebody who debugs wants it
+    if isinstance(adjoint, StoreAll) or jax.config.jax_disable_jit:
+        return plain()
     # lax.scan itself checks the arguments and settles the carry's types
-    carry_type, ys_type = jax.eval_shape(plain, init, xs)
-    steps = len(jax.tree.leaves(xs)[0]) if jax.tree.leaves(xs) else operator.index(length or 0)
+    types = jax.eval_shape(plain)
+    slices, xs_tree = jax.tree.flatten(xs)
+    steps = len(slices[0]) if slices else int(length or 0)
     if not steps:
-        return plain(init, xs)
-    carry = jax.tree.map(_as_type, init, carry_type)
-    carry, carry_tree = jax.tree.flatten(carry)
-    xs, xs_tree = jax.tree.flatten(xs)
+        return plain()
+    carry, carry_tree = jax.tree.flatten(jax.tree.map(_promoted, init, types[0]))
+    step, consts = _closed(f, carry, carry_tree, slices, xs_tree)
+    carry, inputs = [_strong(leaf) for leaf in carry], [_strong(leaf) for leaf in slices]
     if reverse:
-        xs = [jnp.flip(x, 0) for x in xs]
-    step, consts = _closed(f, carry, carry_tree, xs, xs_tree)
-    carry, ys = adjoint.loop(step, consts, carry, xs, steps)
+        inputs = [jnp.flip(x, 0) for x in inputs]
+    carry, ys = adjoint.loop(step, consts, carry, inputs, steps)
     if reverse:
         ys = [jnp.flip(y, 0) for y in ys]
-    ys_tree = jax.tree.structure(ys_type)
-    return jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(ys_tree, ys)
+    leaves, tree = jax.tree.flatten(types)
+    return jax.tree.unflatten(tree, map(_weak_if, leaves, [*carry, *ys]))
 
 
-def _as_type(leaf, like):
+def _promoted(leaf, like):
+    """A leaf of the carry as ``lax.scan`` hands it to the first step."""
     leaf = jnp.asarray(leaf)
-    return leaf if leaf.dtype == like.dtype else leaf.astype(like.dtype)
+    return leaf if leaf.dtype == like.dtype else lax.convert_element_type(leaf, like.dtype)
+
+
+# Strategies keep and add up arrays of strong type. The conversions at the border give results and
+# gradients the weak types that lax.scan's have.
+
+
+def _strong(leaf):
+    leaf = jnp.asarray(leaf)
+    return lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+
+
+def _weak_if(like, leaf):
+    how = {"new_dtype": like.dtype, "weak_type": like.weak_type, "sharding": None}
+    same = jax.typeof(leaf).weak_type == like.weak_type
+    return leaf if same else primitives.convert_element_type_p.bind(leaf, **how)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
     consts: Leaves = []
     slices = [jax.eval_shape(lambda x: x[0], x) for x in xs]
     if not isinstance(f, Invertible):
-        return Step(_lifted(flat, (carry, slices), consts)), [jnp.asarray(c) for c in consts]
+        return Step(lifted(flat, (carry, slices), consts)), [_strong(c) for c in consts]
 
     def forward(carry, x):
         return tuple(jax.tree.leaves(part) for part in f.forward(*unflat(carry, x)))
@@ -151,13 +168,13 @@ def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
 
     example = jax.eval_shape(lambda c, x: f.forward(*unflat(c, x))[2], carry, slices)
     destroyed, destroyed_tree = jax.tree.flatten(example)
-    keeping = _lifted(forward, (carry, slices), consts)
-    undo = _lifted(backward, (carry, slices, destroyed), consts)
+    keeping = lifted(forward, (carry, slices), consts)
+    undo = lifted(backward, (carry, slices, destroyed), consts)
     step = Step(lambda *args: keeping(*args)[:2], keeping, undo)
-    return step, [jnp.asarray(c) for c in consts]
+    return step, [_strong(c) for c in consts]
 
 
-def _lifted(f, args, consts: Leaves):
+def lifted(f, args, consts: Leaves):
     """``f`` of lists as a function of ``consts`` too, which gains what ``f`` closes over."""
     closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
     places = []

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffsim.adjoint.linear import derivable, forward_only, inexact
+from diffsim.adjoint.linear import derivable, forward_only, inexact, refuse
 
 Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
@@ -108,14 +108,14 @@ class SmoothStep:
         """The transposes of ``size`` steps from ``start`` on, given the states before each."""
         consts_bar, carry_bar, xs_bar = bars
 
-        def pull(bars, inputs):
+        def pull(bars, i):
             consts_bar, carry_bar = bars
-            more, carry_bar, x_bar = self.pull(consts, *inputs[:2], carry_bar, inputs[2])
+            inputs = take(states, i), take(xs, start + i), carry_bar, take(ys_bar, start + i)
+            more, carry_bar, x_bar = self.pull(consts, *inputs)
             return ([a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 
-        inputs = states, take_block(xs, start, size), take_block(ys_bar, start, size)
         (consts_bar, carry_bar), x_bar = lax.scan(
-            pull, (consts_bar, carry_bar), inputs, size, reverse=True, unroll=UNROLL
+            pull, (consts_bar, carry_bar), jnp.arange(size), reverse=True, unroll=UNROLL
         )
         return consts_bar, carry_bar, put_block(xs_bar, x_bar, start)
 
@@ -141,7 +141,7 @@ def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Cal
             consts, carry, xs = _cut(args, sizes)
             # a parameter's tangent moves all of the carry
             moved_carry, parts[1] = parts[1], Split.by_type(carry)
-            (new, ys), kept = forward(step, consts, carry, xs)
+            (new, ys), kept = sweep(args)
             smooth = SmoothStep(step, *parts, Split.by_type(ys))
 
             def tangent(residuals, dots):
@@ -171,16 +171,49 @@ def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Cal
                 carry_bar = moved_carry.of(smooth.carry.spread(carry_bar))
                 return [forward_only(bar) for bar in (*consts_bar, *carry_bar, *xs_bar)]
 
-            return [*new, *ys], (consts, carry, xs, kept), tangent, transpose
+            return (new, ys), (consts, carry, xs, kept), tangent, transpose
 
-        def whole(args):
-            new, ys = run(step, *_cut(args, sizes))
-            return [*new, *ys]
-
-        out = derivable(whole, rule)([*consts, *carry, *xs])
-        return out[: len(carry)], out[len(carry) :]
+        looped = derivable(lambda args: run(step, *_cut(args, sizes)), rule)
+        sweep = _sweep(lambda args: forward(step, *_cut(args, sizes)), looped)
+        return looped([*consts, *carry, *xs])
 
     return loop
+
+
+def _sweep(forward, looped):
+    """The forward sweep, for derivatives of higher order.
+
+    Its results have the loop's own derivatives; what it keeps has those of forward mode only.
+    """
+
+    def rule(moves, args):
+        moving = Split(moves)
+
+        def smooth(f, args):
+            """``f`` from what moves to results of inexact type."""
+            rest = moving.rest(args)
+
+            def of_moved(*moved):
+                results = jax.tree.leaves(f(moving.join(moved, rest)))
+                return [leaf for leaf in results if inexact(leaf)]
+
+            return of_moved, moving.of(args)
+
+        def tangent(args, dots):
+            return jax.jvp(*smooth(forward, args), dots)[1]
+
+        def transpose(args, bars):
+            f, moved = smooth(looped, args)
+            results, transposed = jax.vjp(f, *moved)
+            if any(bar is not None for bar in bars[len(results) :]):
+                refuse()
+            bars = zip(results, bars[: len(results)], strict=True)
+            return transposed([jnp.zeros_like(r) if bar is None else bar for r, bar in bars])
+
+        return sweep(args), args, tangent, transpose
+
+    sweep = derivable(forward, rule)
+    return sweep
 
 
 def _tangent(smooth, run, forward, backward, primals, carry_dot, consts_dot, xs_dot):

@@ -16,7 +16,7 @@ import numpy as np
 from annotated_types import Gt
 from pydantic import InstanceOf
 
-from diffsim.adjoint.codec import Codec, Exact, pack, round_off, unpack
+from diffsim.adjoint.codec import Codec, Exact, pack, unpack, worst
 from diffsim.adjoint.place import Files, Memory, Tiers
 from diffsim.solver import frozen
 
@@ -112,7 +112,7 @@ class States:
         self._reads: dict[int, Future] = {}
         self.blocks: set[int] = set(place.blocks)
         self.durable = place.durable  # whether notes outlive the process
-        self.round_off = 0.0  # largest so far, relative to a leaf's largest entry
+        self._worst = np.zeros((2, 0))  # error and entry of each leaf, the largest so far
         self._next_note = time.monotonic() + PAUSE
 
     def __enter__(self):
@@ -131,7 +131,7 @@ class States:
             self._reader.shutdown(cancel_futures=True)
             self._place.close(keep=failed)
         if not self._codec.exact:
-            log.info("states kept as %s: round-off %.1e at most", self._codec, self.round_off)
+            log.info("states kept as %r: round-off %.1e at most", self._codec, self.round_off)
 
     def save(self, block: int, leaves: Sequence[Any]):
         """Keep the state before ``block``; the leaves must not be donated or changed later."""
@@ -189,15 +189,24 @@ class States:
         arrays = [np.asarray(leaf) for leaf in leaves]
         packed = [pack(array, self._codec) for array in arrays]
         if not self._codec.exact:
-            pairs = zip(arrays, packed, strict=True)
-            worst = max((round_off(*pair, self._codec) for pair in pairs), default=0.0)
-            if worst == np.inf:
-                raise OverflowError(
-                    f"the state before block {block} goes beyond what {self._codec} can hold: "
-                    "scale the fields or choose Exact()"
-                )
-            self.round_off = max(self.round_off, worst)
+            self._measure(block, arrays, packed)
         self._place.write(block, packed)
+
+    def _measure(self, block, arrays, packed):
+        pairs = zip(arrays, packed, strict=True)
+        found = np.array([worst(*pair, self._codec) for pair in pairs]).reshape(-1, 2).T
+        if np.any(np.isinf(found[0])):
+            raise OverflowError(
+                f"the state before block {block} goes beyond what {self._codec!r} can hold: "
+                "scale the fields or choose Exact()"
+            )
+        self._worst = np.maximum(found, self._worst) if self._worst.size else found
+
+    @property
+    def round_off(self) -> float:
+        """The largest error so far, relative to the largest entry of the same leaf in any state."""
+        error, largest = self._worst
+        return float(np.max(error / np.where(largest, largest, 1), initial=0.0))
 
     def _read(self, block, written):
         if written is not None:

@@ -1,0 +1,168 @@
+"""Walking back: `Reversible` on every solver that can undo its step."""
+
+import inspect
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import solvers
+from diffsim import Invertible, Reversible, Revolve, StoreAll, scan, simulate
+from diffsim.adjoint.reversible import Drifted
+from diffsim.solver import ReversibleSolver, Solver
+
+SOLVERS = [
+    cls
+    for name in solvers.__all__
+    if inspect.isclass(cls := getattr(solvers, name)) and issubclass(cls, Solver)
+]
+REVERSIBLE = [cls for cls in SOLVERS if issubclass(cls, ReversibleSolver)]
+each_solver = pytest.mark.parametrize("cls", REVERSIBLE, ids=lambda cls: cls.__name__)
+
+
+def string(adjoint, speed, steps, dtype=jnp.float64):
+    """A string that is plucked, with a damper on its first three nodes that no step can undo."""
+    nodes = jnp.arange(40, dtype=dtype)
+    pluck = jnp.exp(-((nodes - 20) ** 2) / 9)
+
+    def forward(carry, force):
+        u, old, damper = carry
+        after = 0.9 * damper + u[:3]
+        bend = jnp.roll(u, 1) + jnp.roll(u, -1) - 2 * u
+        new = (2 * u - old + speed * bend).at[:3].add(0.01 * after).at[5].add(force)
+        return (new, u, after), new[7], damper
+
+    def backward(carry, force, damper):
+        new, u, after = carry
+        new = new.at[5].add(-force).at[:3].add(-0.01 * after)
+        bend = jnp.roll(u, 1) + jnp.roll(u, -1) - 2 * u
+        return u, 2 * u - new + speed * bend, damper
+
+    init = pluck, pluck, jnp.zeros(3, dtype)
+    force = jnp.sin(jnp.arange(steps, dtype=dtype) / 5)
+    (u, *_), seen = scan(Invertible(forward, backward), init, force, adjoint=adjoint)
+    return jnp.sum(seen**2) + jnp.sum(u**2)
+
+
+def gradient(adjoint, steps, dtype=jnp.float64):
+    speed = jnp.asarray(0.2 + 0.1 * np.cos(np.arange(40)), dtype)
+    return jax.jit(jax.grad(lambda v: string(adjoint, v, steps, dtype)))(speed)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 100, 103])
+def test_gradient_is_that_of_storing_all(steps):
+    """Lengths that the stretches divide and others; 1e-10 as the rounding of the walk allows."""
+    exact = gradient(StoreAll(), steps)
+    for stretches in (1, 4):
+        ours = gradient(Reversible(stretches), steps)
+        np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-10 * float(jnp.max(abs(exact))))
+
+
+def test_gradient_in_float32():
+    """A thousand steps: 1e-4 of the largest value, some hundred times the rounding of one step."""
+    exact = gradient(StoreAll(), 1000)
+    ours = gradient(Reversible(), 1000, jnp.float32)
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-4 * float(jnp.max(abs(exact))))
+
+
+def test_memory_is_the_stretches_and_what_a_step_destroys():
+    """Twice the steps cost twice the three dampers (24 bytes a step) and the inputs, no states."""
+
+    def temporary(steps):
+        def loss(speed):
+            return string(Reversible(2), speed, steps)
+
+        compiled = jax.jit(jax.grad(loss)).lower(jnp.ones(40)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert (temporary(8000) - temporary(4000)) / 4000 < 24 + 4 * 8 + 8
+
+
+@each_solver
+def test_unstep_undoes_step(cls):
+    """To 1e-13 of each array's largest value in the run: a step and its inverse round alike."""
+    solver, params, forcing = cls.example()
+    coefficients, state = solver.coefficients(params), solver.init(params)
+    steps = len(jax.tree.leaves(forcing)[0])
+
+    def there_and_back(state, forcing_n):
+        new = solver.step(coefficients, state, forcing_n)
+        back = solver.unstep(coefficients, new, forcing_n, solver.keep(state))
+        return new, (state, back)
+
+    _, (there, back) = lax.scan(there_and_back, state, forcing, steps)
+    for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(back), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-13 * float(jnp.max(jnp.abs(a))))
+
+
+@each_solver
+@pytest.mark.parametrize("every", [1, 3])
+def test_gradient_of_a_solver(cls, every):
+    """By parameters and forcing, observed at every step and at some; 1e-10 of the largest value."""
+    solver, params, forcing = cls.example()
+    steps = 18
+    forcing = jax.tree.map(lambda series: series[:steps], forcing)
+    middle = [[sum(ends) / 2 for ends in solver.grid.extent]]
+
+    def loss(values, adjoint):
+        params, forcing = values
+        how = {"steps": steps, "forcing": forcing, "every": every, "adjoint": adjoint}
+        out = simulate(solver, params, solver.sampler(np.array(middle)), **how)
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(out))
+
+    exact, ours = (
+        jax.jit(jax.grad(loss), static_argnums=1)((params, forcing), adjoint)
+        for adjoint in (StoreAll(), Reversible(3))
+    )
+    for a, b in zip(jax.tree.leaves(exact), jax.tree.leaves(ours), strict=True):
+        np.testing.assert_allclose(b, a, rtol=0, atol=1e-10 * float(jnp.max(jnp.abs(a))))
+
+
+def test_forward_over_reverse():
+    """Hessian-vector products, and forward mode, as through `Revolve`; round-off of the walk."""
+    speed = jnp.asarray(0.2 + 0.1 * np.cos(np.arange(40)))
+
+    def product(adjoint):
+        slope = jax.grad(lambda v: string(adjoint, v, 30))
+        return jax.jvp(slope, (speed,), (speed,))[1]
+
+    np.testing.assert_allclose(product(Reversible()), product(Revolve(3)), rtol=1e-9)
+    with pytest.raises(NotImplementedError, match="no reverse over forward mode"):
+        jax.grad(lambda v: jax.jvp(lambda v: string(Reversible(), v, 9), (v,), (v,))[1])(speed)
+
+
+def test_a_drift_beyond_the_limit_is_told_with_its_size():
+    """float32 drifts by more than 1e-9; the warning comes from inside the compiled program."""
+    with pytest.warns(Drifted, match=r"drifted by \d\.\de-\d\d of the field, more than 1.0e-09"):
+        gradient(Reversible(drift=1e-9), 100, jnp.float32).block_until_ready()
+        jax.effects_barrier()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradient(Reversible(), 100, jnp.float32).block_until_ready()
+        jax.effects_barrier()
+
+
+def test_a_wrong_way_back_shows_as_drift():
+    """An `unstep` that is not the inverse is found by the run itself."""
+
+    def loss(u):
+        wrong = Invertible(lambda u, _: (0.5 * u, u, ()), lambda u, _, __: 1.9 * u)
+        return jnp.sum(scan(wrong, u, None, 12, adjoint=Reversible())[1] ** 2)
+
+    with pytest.warns(Drifted):
+        jax.grad(loss)(jnp.ones(3))
+        jax.effects_barrier()
+
+
+def test_steps_that_cannot_be_undone_are_refused():
+    with pytest.raises(TypeError, match=r"nothing says how to undo it.*Revolve\(checkpoints=…\)"):
+        scan(lambda c, _: (c, None), 1.0, None, 3, adjoint=Reversible())
+    cls = next(cls for cls in SOLVERS if not issubclass(cls, ReversibleSolver))
+    solver, params, forcing = cls.example()
+    message = rf"Reversible\(\) cannot run {cls.__name__}: a step of {cls.__name__} cannot be undone"
+    with pytest.raises(TypeError, match=message):
+        steps = len(jax.tree.leaves(forcing)[0])
+        simulate(solver, params, lambda s: 0, steps=steps, forcing=forcing, adjoint=Reversible())
