@@ -30,14 +30,14 @@ def string(adjoint, speed, steps, dtype=jnp.float64):
 
     def forward(carry, force):
         u, old, damper = carry
-        after = 0.9 * damper + u[:3]
+        after = 0.9 * damper + (u - old)[:3]
         bend = jnp.roll(u, 1) + jnp.roll(u, -1) - 2 * u
-        new = (2 * u - old + speed * bend).at[:3].add(0.01 * after).at[5].add(force)
+        new = (2 * u - old + speed * bend).at[:3].add(-0.1 * after).at[5].add(force)
         return (new, u, after), new[7], damper
 
     def backward(carry, force, damper):
         new, u, after = carry
-        new = new.at[5].add(-force).at[:3].add(-0.01 * after)
+        new = new.at[5].add(-force).at[:3].add(0.1 * after)
         bend = jnp.roll(u, 1) + jnp.roll(u, -1) - 2 * u
         return u, 2 * u - new + speed * bend, damper
 
