@@ -60,7 +60,7 @@ def simulate(
             f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one a step"
         )
     coefficients = solver.coefficients(params)
-    step = _step(solver)
+    step = step_of(solver)
 
     keep = _keeper(solver, adjoint)
 
@@ -110,8 +110,8 @@ def _keeper(solver, adjoint):
     return solver.keep
 
 
-def _step(solver):
-    """The solver's step, with its own transpose if it has one."""
+def step_of(solver: Solver) -> Callable:
+    """The solver's step as JAX is to see it: with the solver's own transpose if it has one."""
     if not isinstance(solver, AdjointSolver):
         return solver.step
 
