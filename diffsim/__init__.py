@@ -5,6 +5,7 @@ from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Invertible, StoreAll, scan
+from diffsim.curvature import gauss_newton_vp, hvp
 from diffsim.external import external_step
 from diffsim.grid import Grid
 from diffsim.simulate import simulate
@@ -19,6 +20,8 @@ __all__ = [
     "Revolve",
     "StoreAll",
     "external_step",
+    "gauss_newton_vp",
+    "hvp",
     "scan",
     "simulate",
     "while_loop",

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from diffsim import run
+from diffsim import planned, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,8 +12,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.path.insert(0, "")  # as python -m does: a case may name a class in this folder
     parser = argparse.ArgumentParser("diffsim", description="Differentiate physics simulations.")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
-    run.arguments(verbs.add_parser("run", help="run a case", description=run.__doc__))
-    return run.execute(parser.parse_args(argv))
+    for name, text, add, does in (
+        ("run", run.__doc__, run.arguments, run.execute),
+        ("plan", planned.__doc__, run.plan_arguments, run.plan),
+    ):
+        verb = verbs.add_parser(name, help=f"{name} a case", description=text)
+        add(verb).set_defaults(does=does)
+    args = parser.parse_args(argv)
+    return args.does(args)
 
 
 if __name__ == "__main__":

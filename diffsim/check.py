@@ -15,6 +15,7 @@ def taylor_test(
     x: Any,
     *,
     gradient: Any = None,
+    hessian: Callable[[Any], Any] | None = None,
     directions: int = 3,
     seed: int = 0,
     step: float = 1e-2,
@@ -23,12 +24,14 @@ def taylor_test(
     """Orders at which the Taylor remainder of ``f`` falls: 2 if the gradient is right, 1 if not.
 
     ``R(h) = |f(x + h d) - f(x) - h ⟨∇f, d⟩|`` for random directions ``d`` and ``h`` halved again
-    and again; the order between two of them is ``log2 R(h) / R(h/2)``. Use float64.
+    and again; the order between two of them is ``log2 R(h) / R(h/2)``. Use float64. With a Hessian
+    ``R(h) = |f(x + h d) - f(x) - h ⟨∇f, d⟩ - h²/2 ⟨d, H d⟩|``, and 3 if both are right.
 
     Args:
         f: scalar function of one pytree of floating arrays
         x: where
         gradient: of ``f`` at ``x``; ``jax.grad(f)(x)`` if absent
+        hessian: ``d -> H d`` at ``x``, for example ``functools.partial(diffsim.hvp, f, x)``
         directions: how many; seeded, so that a failure comes back
         seed: of the random directions
         step: the largest ``h``, relative to each leaf's largest magnitude
@@ -36,8 +39,8 @@ def taylor_test(
 
     Returns:
         orders ``[direction, halving]``; ``inf`` where the remainder is round-off, as it is for all
-        ``h`` if ``f`` is linear. Where the second derivative along a direction happens to vanish
-        the orders scatter or tend to 3: look at another seed.
+        ``h`` if ``f`` is linear. Where the next derivative along a direction happens to vanish
+        the orders scatter or tend to one more: look at another seed.
     """
     f = jax.jit(f)
     gradient = jax.grad(f)(x) if gradient is None else gradient
@@ -46,9 +49,10 @@ def taylor_test(
     orders = []
     for d in random_directions(x, directions, seed):
         slope = _dot(gradient, d)
+        bend = 0.0 if hessian is None else _dot(d, hessian(d))
         h = step * 0.5 ** np.arange(halvings + 1)
         moved = [float(f(jax.tree.map(lambda a, b, h=h_i: a + h * b, x, d))) for h_i in h]
-        remainder = np.abs(np.array(moved) - value - h * slope)
+        remainder = np.abs(np.array(moved) - value - h * slope - h**2 / 2 * bend)
         order = np.log2(np.maximum(remainder[:-1], noise) / np.maximum(remainder[1:], noise))
         orders.append(np.where(remainder[1:] <= noise, np.inf, order))
     return np.array(orders)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from diffsim import plot, result
+from diffsim import planned, plot, result
 from diffsim.adjoint.checkpointed import Checkpointed
 from diffsim.case import CaseError, Loaded, load
 from diffsim.task import Gradient, Outcome
@@ -34,15 +34,41 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Add what ``run`` takes from the command line."""
+    add = plan_arguments(parser).add_argument
+    add("--out", type=Path, metavar="DIR", help="for the results; runs/<case> if absent")
+    add("--force", action="store_true", help="write over the results of an earlier run")
+    return parser
+
+
+def plan_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add what ``plan`` takes from the command line."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("case", type=Path, help="the YAML file")
     add("-s", dest="overrides", metavar="PATH=VALUE", action="append", default=[],
         help="override a value, such as solver.dt=1e-3; repeatable")  # fmt: skip
-    add("--out", type=Path, metavar="DIR", help="for the results; runs/<case> if absent")
-    add("--force", action="store_true", help="write over the results of an earlier run")
     add("--debug", action="store_true", help="show tracebacks")
     return parser
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Print what a case would take; give the exit code."""
+    try:
+        loaded = load(args.case, args.overrides)
+        with _precision(loaded.case.precision):
+            for line in planned.report(_on_device(loaded)):
+                print(line, flush=True)
+    except Exception as error:
+        return _refused(args, error)
+    return 0
+
+
+def _refused(args: argparse.Namespace, error: Exception) -> int:
+    if args.debug:
+        raise error
+    where = f"{args.case}: {type(error).__name__}: {error}; --debug shows where"
+    print(error if isinstance(error, CaseError) else where, file=sys.stderr)
+    return 2
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -51,11 +77,7 @@ def execute(args: argparse.Namespace) -> int:
         loaded = load(args.case, args.overrides)
         folder = _folder(args)
     except Exception as error:
-        if args.debug:
-            raise
-        where = f"{args.case}: {type(error).__name__}: {error}; --debug shows where"
-        print(error if isinstance(error, CaseError) else where, file=sys.stderr)
-        return 2
+        return _refused(args, error)
     with _logged(folder / "run.log"):
         try:
             _run(loaded, folder)
@@ -114,7 +136,14 @@ def _run(loaded: Loaded, folder: Path):
         log.warning("warning: %s", warning)
     with _precision(loaded.case.precision):
         loaded = _on_device(loaded)
+        foretold = planned.chosen(loaded)
+        if foretold is not None:
+            problem = loaded.problem._replace(adjoint=foretold.adjoint)
+            loaded = loaded._replace(problem=problem)
         outcome = loaded.case.task.run(loaded.problem)
+    if foretold is not None:
+        expected = {"predicted_bytes": foretold.bytes, "predicted_s": foretold.seconds}
+        outcome = outcome._replace(metrics=outcome.metrics | expected)
     data = result.dataset(loaded, outcome)
     data.to_netcdf(folder / "result.nc", engine="scipy")
     metrics = result.metrics(loaded, outcome)
@@ -122,7 +151,7 @@ def _run(loaded: Loaded, folder: Path):
         k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in metrics.items()
     }
     (folder / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n")
-    _refuse_non_finite(data, outcome)
+    _refuse_non_finite(loaded, outcome)
     _draw(data, loaded, folder)
     _summarise(loaded, metrics, folder)
 
@@ -136,20 +165,22 @@ def _on_device(loaded: Loaded) -> Loaded:
     return loaded._replace(problem=problem)
 
 
-def _refuse_non_finite(data: xr.Dataset, outcome: Outcome):
+def _refuse_non_finite(loaded: Loaded, outcome: Outcome):
     for name, values in outcome.data.items():
-        bad = ~np.isfinite(values).all(axis=1)
-        if bad.any():
-            n = int(np.argmax(bad))
-            time = f"t = {data.time[n].item():.4g} s"
+        if name in outcome.lost or not np.isfinite(values).all():
+            with _precision(loaded.case.precision):
+                found = loaded.problem.blow_up(name)
             raise FloatingPointError(
-                f"the {name} data are not finite from step {n} on, {time}: "
-                "look at the params, the forcing's amplitude and dt"
-            )
+                f"the {name} data: {found}" if found else
+                f"the {name} data are not finite, but the states are: look at the receivers"
+            )  # fmt: skip
     for name, values in {"misfit": outcome.metrics.get("misfit", 0.0), **outcome.gradient}.items():
         if not np.isfinite(values).all():
             what = "misfit" if name == "misfit" else f"gradient with respect to {name}"
-            raise FloatingPointError(f"the {what} is not finite: look at the scale of the data")
+            raise FloatingPointError(
+                f"the {what} is not finite, but the run is: look at the scale of the data, at an "
+                "adjoint that explodes, and at roots and quotients at zero"
+            )
 
 
 def _draw(data: xr.Dataset, loaded: Loaded, folder: Path):

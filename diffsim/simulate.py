@@ -13,6 +13,7 @@ from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, Invertible, StoreAll, scan
 from diffsim.adjoint.steps import Split
+from diffsim.blow_up import finite
 from diffsim.solver import AdjointSolver, Observe, Record, ReversibleSolver, Solver
 
 TICK = 100  # steps between two signs of life
@@ -28,6 +29,7 @@ def simulate(
     adjoint: Adjoint = StoreAll(),  # noqa: B008
     every: int = 1,
     tick: Callable[[], None] | None = None,
+    watch: Callable[[int], None] | None = None,
 ):
     """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
 
@@ -41,6 +43,9 @@ def simulate(
         every: observe every so many steps; must divide ``steps``
         tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
             recomputed ones included, and once more when it is reversed from a kept state
+        watch: called on the host after the forward run if a state was not finite, with its step:
+            states are looked at every ``TICK`` steps and at the end, for a hundredth of a run's
+            time. `diffsim.blow_up.warn` warns
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
@@ -64,37 +69,59 @@ def simulate(
 
     keep = _keeper(solver, adjoint)
 
-    def advance_one(state, n_and_forcing):
-        n, forcing_n = n_and_forcing
+    def advance_one(carry, n_and_forcing):
+        (state, lost), (n, forcing_n) = carry, n_and_forcing
         if tick is not None:
             jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
-        return step(coefficients, state, forcing_n), keep(state)
+        new = step(coefficients, state, forcing_n)
+        if watch is not None:
+            lost = _look(lost, new, n + 1, steps)
+        return (new, lost), keep(state)
 
-    def undo_one(state, n_and_forcing, kept):
-        return solver.unstep(coefficients, state, n_and_forcing[1], kept)
+    def undo_one(carry, n_and_forcing, kept):
+        state, lost = carry
+        return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost
 
-    def advance_stretch(state, stretch):
-        return scan(advance_one, state, stretch, every, adjoint=Periodic(every))
+    def advance_stretch(carry, stretch):
+        return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))
 
-    def undo_stretch(state, stretch, kept):
-        back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
-        return jax.lax.scan(back, state, (stretch, kept), every, reverse=True)[0]
+    def undo_stretch(carry, stretch, kept):
+        back = lambda carry, inputs: (undo_one(carry, *inputs), None)  # noqa: E731
+        return jax.lax.scan(back, carry, (stretch, kept), every, reverse=True)[0]
 
-    init = solver.init(params)
+    init = solver.init(params), jnp.array(-1) if watch is not None else None
     inputs = jnp.arange(steps), forcing
     advance, undo = advance_one, undo_one
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
         advance, undo = advance_stretch, undo_stretch
 
-    def seen(state, inputs):
-        new, kept = advance(state, inputs)
-        return new, observe(state), kept
+    def seen(carry, inputs):
+        new, kept = advance(carry, inputs)
+        return new, observe(carry[0]), kept
 
     f = Invertible(seen, undo)
     if not isinstance(adjoint, Reversible):
         f = f.__call__
-    return scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    (state, lost), data = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    if watch is not None:
+        jax.debug.callback(functools.partial(_tell, watch), lost)
+    return state, data
+
+
+def _look(lost, state, n, steps):
+    """The first step whose state was seen not to be finite; -1 as long as there is none.
+
+    It is the state after a step that is looked at: to hold on to the one before, which the step
+    writes over, would copy it.
+    """
+    here = (n % TICK == 0) | (n == steps)
+    return jax.lax.cond(here & (lost < 0), lambda: jnp.where(finite(state), lost, n), lambda: lost)
+
+
+def _tell(watch, lost):
+    if lost >= 0:
+        watch(int(lost))
 
 
 def _keeper(solver, adjoint):

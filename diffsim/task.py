@@ -4,6 +4,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from annotated_types import MinLen
 from pydantic import InstanceOf
 
 from diffsim.adjoint.scan import Adjoint, StoreAll
+from diffsim.blow_up import BlowUp, first_non_finite
 from diffsim.fields import Home, Values
 from diffsim.misfit import Misfit
 from diffsim.observe import Receivers
@@ -38,6 +40,12 @@ class Problem(NamedTuple):
         how = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
         return simulate(self.solver, params, self.observe.on(self.solver), **how)[1]
 
+    def blow_up(self, name: str) -> BlowUp | None:
+        """Where the run for the predicted or the observed data stopped being finite."""
+        truth = self.truth if name == "observed" else {}
+        params = self.params._replace(**truth)
+        return first_non_finite(self.solver, params, steps=self.steps, forcing=self.forcing)
+
 
 class Outcome(NamedTuple):
     """What a task computed."""
@@ -45,6 +53,7 @@ class Outcome(NamedTuple):
     data: dict[str, np.ndarray]  # predicted, observed: [step, receiver]
     gradient: dict[str, np.ndarray]  # by name of the parameter
     metrics: dict[str, float]
+    lost: tuple[str, ...]  # the data of runs whose state was not finite
 
 
 class Timing(NamedTuple):
@@ -53,6 +62,7 @@ class Timing(NamedTuple):
     compile: float  # s
     run: float  # s
     bytes: int
+    lost: bool  # a state was not finite
 
 
 class Task(ABC):
@@ -72,7 +82,8 @@ class Forward(Task):
         args = problem.params, problem.forcing
         predicted, timing = _timed("forward", problem.data, args, problem.steps)
         metrics = {"compile_s": timing.compile, "forward_s": timing.run}
-        return Outcome({"predicted": np.asarray(predicted)}, {}, metrics)
+        lost = ("predicted",) if timing.lost else ()
+        return Outcome({"predicted": np.asarray(predicted)}, {}, metrics, lost)
 
 
 @frozen
@@ -132,7 +143,9 @@ class Gradient(Task):
             "store_all_bytes": _residual_bytes(loss, args),
         }
         data = {"predicted": np.asarray(predicted), "observed": np.asarray(observed)}
-        return Outcome(data, {k: np.asarray(g) for k, g in gradient.items()}, metrics)
+        gradient = {k: np.asarray(g) for k, g in gradient.items()}
+        runs = {"observed": forward, "predicted": backward}
+        return Outcome(data, gradient, metrics, tuple(k for k, run in runs.items() if run.lost))
 
 
 def _timed(label: str, program: Callable, args: Sequence, total: int) -> tuple[Any, Timing]:
@@ -140,14 +153,18 @@ def _timed(label: str, program: Callable, args: Sequence, total: int) -> tuple[A
     progress = Progress(label, total)
     log.info("%s: compiling", label)
     start = time.perf_counter()
-    compiled = jax.jit(lambda *args: program(*args, tick=progress.tick)).lower(*args).compile()
+    lost = []
+    watched = partial(program, tick=progress.tick, watch=lost.append)
+    compiled = jax.jit(watched).lower(*args).compile()
     compile_s = time.perf_counter() - start
     with progress:
         start = time.perf_counter()
         result = jax.block_until_ready(compiled(*args))
         run_s = time.perf_counter() - start
+    jax.effects_barrier()
     memory = compiled.memory_analysis()
-    return result, Timing(compile_s, run_s, memory.temp_size_in_bytes if memory else 0)
+    size = memory.temp_size_in_bytes if memory else 0
+    return result, Timing(compile_s, run_s, size, bool(lost))
 
 
 def _residual_bytes(loss: Callable, args: Sequence) -> int:

@@ -52,7 +52,8 @@ class Checkpointed(Adjoint):
         if not isinstance(self.store, Device):
             return driven.loop(step, plan, self.store, consts, carry, xs)
         forward, backward = partial(_forward, plan), partial(_backward, plan)
-        return differentiable_loop(step, partial(run, length), forward, backward)(consts, carry, xs)
+        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        return loop(consts, carry, xs)
 
     def states(self, length):
         plan = self.plan(length)
@@ -108,8 +109,8 @@ def _forward(plan: Plan, step, consts, carry, xs):
     """All steps once; keeps the slots and the states of the last block."""
     last = plan.blocks - 1
     slots = [jnp.broadcast_to(leaf, (plan.slots, *leaf.shape)) for leaf in carry]
-    _, ys_type = jax.eval_shape(lambda c, x: step(consts, c, x), carry, [x[0] for x in xs])
-    ys = [jnp.zeros((plan.length, *y.shape), y.dtype) for y in ys_type]
+    _, ys_type = jax.eval_shape(partial(run, plan.length, step), consts, carry, xs)
+    ys = [jnp.zeros_like(y) for y in ys_type]  # sharded as lax.scan would
 
     def block(loop, row):
         carry, slots, ys = loop

@@ -6,6 +6,7 @@ are kept as they are. The store measures what rounding does.
 
 import math
 from abc import ABC, abstractmethod
+from importlib import import_module
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import ml_dtypes
@@ -127,13 +128,12 @@ class Bounded(Codec):
 
 def _numcodecs(asked: Codec):
     try:
-        import numcodecs  # an extra of its own: most runs do not compress
+        return import_module("numcodecs")
     except ImportError as error:
         raise ImportError(
             f"codec {asked} needs the package numcodecs, which is not installed: "
             "pip install 'diffsim-adjoint[compress]', or choose Exact() or Rounded(dtype=…)"
         ) from error
-    return numcodecs
 
 
 def pack(array: np.ndarray, codec: Codec) -> Packed:
@@ -153,7 +153,7 @@ def unpack(packed: Packed, codec: Codec) -> np.ndarray:
 def _suited(codec: Codec, dtype: np.dtype, size: int) -> tuple[Codec, np.dtype]:
     """What deals with an array, and the type of the numbers that it sees."""
     if size and dtype.kind in "fc" and dtype.itemsize >= 4:
-        return codec, np.empty(0, dtype).real.dtype
+        return codec, np.finfo(dtype).dtype
     return Exact(), dtype
 
 

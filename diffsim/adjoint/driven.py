@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -31,7 +32,8 @@ STRETCH = 16  # blocks that the forward sweep advances between two looks at the 
 def loop(step, plan: Plan, store: Host | Disk | Tiered, consts, carry, xs):
     """The loop over ``step``; its gradient keeps states in ``store``, when ``plan`` says."""
     gradient, only_run = _Gradient(plan, store), partial(run, plan.length)
-    looped = differentiable_loop(step, only_run, gradient.forward, gradient.backward)
+    sweeps = gradient.forward, gradient.backward
+    looped = differentiable_loop(step, only_run, *sweeps, plan.length)
     return looped(consts, carry, xs)
 
 
@@ -98,9 +100,10 @@ class _Gradient:
                 next(moves)
             else:
                 left.states.prefetch_highest()
-                bars = pieces.reverse_tail(bars, left.tail)
+                bars = pieces.reverse_tail(bars, left.tail, self.plan.blocks - 1)
                 left.tail.clear()
-            return _reverse(moves, pieces, left, where, bars, carry)
+            filled = [jnp.broadcast_to(leaf, (self.plan.block, *leaf.shape)) for leaf in carry]
+            return _reverse(moves, pieces, left, where, bars, filled, carry)
 
     def _refuse_traced(self, values):
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values)):
@@ -161,7 +164,7 @@ def _moves(plan: Plan) -> Iterator[_Move]:
             yield _Move("reverse", block)
 
 
-def _reverse(moves, pieces: Backward, left: _Left, where, bars, init):
+def _reverse(moves, pieces: Backward, left: _Left, where, bars, filled, init):
     """The moves carried out; the cotangents in the end."""
     states, live, carry = left.states, None, []
     for verb, block, count in moves:
@@ -176,7 +179,8 @@ def _reverse(moves, pieces: Backward, left: _Left, where, bars, init):
             states.drop(block)
             states.prefetch_highest()
             jax.block_until_ready(bars)  # no more than one block ahead
-            bars = pieces.reverse(bars, carry, block)
+            filled = pieces.fill(filled, carry, block)
+            bars = pieces.reverse(bars, filled, block)
             live, carry = None, []
             if states.note_is_due:
                 noted = [*left.results, *jax.tree.leaves(bars)]

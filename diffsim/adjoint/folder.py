@@ -88,10 +88,10 @@ class Folder:
         with self._explained("remove the folder and start anew", name):
             with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=self._fd), "rb") as file:
                 whole = np.empty(os.fstat(file.fileno()).st_size, np.uint8)
-                count = file.readinto(whole)
+                count = file.readinto(whole.data)
             body, end = whole[: -CHECKSUM.size], whole[-CHECKSUM.size :].tobytes()
             sound = count == len(whole) and body[: len(MAGIC)].tobytes() == MAGIC
-            if not sound or end != CHECKSUM.pack(zlib.crc32(body)):
+            if not sound or end != CHECKSUM.pack(zlib.crc32(body.data)):
                 raise OSError(errno.EIO, "truncated or damaged")
         start = len(MAGIC) + LENGTH.size
         (length,) = LENGTH.unpack(body[len(MAGIC) : start].tobytes())

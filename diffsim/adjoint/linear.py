@@ -94,31 +94,66 @@ def _jvp(primals, tangents, **how):
 
 
 def _batch(axis, args, dims, *, tangent, transpose, tree):
-    """Both maps batched; all of ``x`` and of the results is, so that the transpose fits."""
-    size = axis.size
-    names = {"axis_name": axis.name, "axis_size": size, "spmd_axis_name": axis.spmd_name}
-    residuals, x = _parts(args, tree)
-    r_dims, x_dims = tuple(dims[: tree.num_leaves]), dims[tree.num_leaves :]
-    x = [
-        jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
-        for a, d in zip(x, x_dims, strict=True)
-    ]
-    flat = jax.tree.leaves(residuals)
+    """Both maps batched; a result is batched if it varies, as the function's own results are."""
+    name = {"axis_name": axis.name, "axis_size": axis.size, "spmd_axis_name": axis.spmd_name}
+    vmap = partial(jax.vmap, **name)
+    args = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
+    dims = [None if d is None else 0 for d in dims]
+    flat, x = args[: tree.num_leaves], args[tree.num_leaves :]
+    flat_dims, x_dims = dims[: tree.num_leaves], dims[tree.num_leaves :]
 
-    def batched(f):
-        def whole(flat, v):
-            one = lambda flat, v: f(jax.tree.unflatten(tree, flat), v)  # noqa: E731
-            return jax.vmap(one, (list(r_dims), 0), 0, **names)(flat, v)
+    def one(flat, x):
+        return tangent(jax.tree.unflatten(tree, flat), x)
 
-        return whole
+    out_dims = _varying(vmap, one, (flat_dims, x_dims), (flat, x))
 
-    out = linear(batched(tangent), batched(transpose), flat, x)
-    return out, [0] * len(out)
+    def whole(flat, x):
+        return vmap(one, (flat_dims, x_dims), out_dims)(flat, x)
+
+    def whole_transpose(flat, bars):
+        pairs = zip(bars, out_dims, strict=True)
+        bars = [_once(bar, axis.size) if d is None else bar for bar, d in pairs]
+        one = lambda flat, bars: transpose(jax.tree.unflatten(tree, flat), bars)  # noqa: E731
+        x_bar = vmap(one, (flat_dims, 0), 0)(flat, bars)
+        return [bar.sum(0) if d is None else bar for bar, d in zip(x_bar, x_dims, strict=True)]
+
+    return linear(whole, whole_transpose, flat, x), out_dims
+
+
+def _once(bar, size):
+    """A cotangent that all members of a batch share, given to the first of them."""
+    if bar is None:
+        return None
+    return jnp.zeros((size, *bar.shape), bar.dtype).at[0].set(bar)
+
+
+def _varying(vmap, f, dims, args):
+    """0 for each result of ``vmap(f)`` that varies along the axis, None for the others."""
+    varying = set()
+
+    def marked(*args):
+        return [_mark.bind(out, note=partial(varying.add, i)) for i, out in enumerate(f(*args))]
+
+    results = jax.eval_shape(vmap(marked, dims), *args)
+    return [0 if i in varying else None for i in range(len(results))]
+
+
+_mark = Primitive("mark")  # the identity, that tells when it is batched
+
+
+def _mark_batch(_, args, dims, *, note):
+    if dims[0] is not None:
+        note()
+    return args[0], dims[0]
+
+
+_mark.def_abstract_eval(lambda x, **_: x)
+batching.fancy_primitive_batchers[_mark] = _mark_batch
 
 
 def _shapes(*args, **how):
-    out = jax.eval_shape(partial(_apply, **how), *args)
-    return [jax.core.ShapedArray(leaf.shape, leaf.dtype) for leaf in out]
+    """With shardings and the mesh axes along which results vary."""
+    return jax.make_jaxpr(partial(_apply, **how))(*args).out_avals
 
 
 def inexact(leaf) -> bool:
@@ -148,7 +183,7 @@ def refuse(*_):
     """The transpose of what has none."""
     raise NotImplementedError(
         "reverse mode over reverse mode is not offered through a checkpointed loop: take forward "
-        "over reverse, jax.jvp(jax.grad(f), …), diffsim.check.hvp or jax.hessian"
+        "over reverse, jax.jvp(jax.grad(f), …), diffsim.hvp or jax.hessian"
     )
 
 

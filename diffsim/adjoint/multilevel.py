@@ -51,7 +51,8 @@ class Multilevel(Adjoint):
     def loop(self, step, consts, carry, xs, length):
         plan = self.plan(length)
         forward, backward = partial(_forward, plan), partial(_backward, plan)
-        return differentiable_loop(step, partial(run, length), forward, backward)(consts, carry, xs)
+        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        return loop(consts, carry, xs)
 
     def states(self, length):
         return self.plan(length).states
@@ -68,9 +69,11 @@ def _starts(plan: Levels):
 
 def _forward(plan: Levels, step, consts, carry, xs):
     """All steps once, the longest stretches first; the state before each is kept."""
-    seen, kept = [], []
-    for (start, stop), stride in zip(pairwise(_starts(plan)), plan.strides, strict=True):
-        count = (stop - start) // stride
+    seen, kept = [], [[] for _ in plan.strides]
+    for level, (start, stop) in enumerate(pairwise(_starts(plan))):
+        count, stride = plan.counts[level], plan.strides[level]
+        if count == 0:
+            continue
 
         def stretch(carry, xs, stride=stride):
             new, (_, y) = advance(step, consts, carry, xs, stride)
@@ -78,8 +81,7 @@ def _forward(plan: Levels, step, consts, carry, xs):
 
         parts = [x[start:stop].reshape(count, stride, *x.shape[1:]) for x in xs]
         unroll = UNROLL if stride == 1 else 1
-        carry, (states, ys) = lax.scan(stretch, carry, parts, count, unroll=unroll)
-        kept.append(states)
+        carry, (kept[level], ys) = lax.scan(stretch, carry, parts, count, unroll=unroll)
         seen.append([y.reshape(count * stride, *y.shape[2:]) for y in ys])
     return (carry, [jnp.concatenate(pieces) for pieces in zip(*seen, strict=True)]), kept
 
@@ -112,8 +114,8 @@ def _backward(plan: Levels, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_
 
         states = [jnp.broadcast_to(leaf, (trips, *leaf.shape)) for leaf in state]
         unroll = UNROLL if stride == 1 else 1
-        loop, _ = lax.scan(part, (states, state), jnp.arange(trips - 1), unroll=unroll)
-        return put(*loop, trips - 1)
+        (states, state), _ = lax.scan(part, (states, state), jnp.arange(trips - 1), unroll=unroll)
+        return put(states, state, trips - 1)
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     bars = consts_bar, carry_bar, xs_bar

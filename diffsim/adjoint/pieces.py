@@ -7,16 +7,24 @@ and once for all gradients of a process that have the same program.
 import hashlib
 from collections.abc import Callable
 from functools import partial
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jaxlib
 import numpy as np
 from jax import lax
 
 from diffsim.adjoint.schedule import Plan
-from diffsim.adjoint.steps import Leaves, SmoothStep, advance, put_block, take_block
+from diffsim.adjoint.steps import (
+    UNROLL,
+    Leaves,
+    SmoothStep,
+    advance,
+    put,
+    put_block,
+    take_block,
+)
 
 KNOWN = 32  # programs that a process remembers
 _known: dict[str, Callable] = {}
@@ -56,41 +64,59 @@ class Forward(NamedTuple):
 
 
 class Backward(NamedTuple):
-    """The pieces of a reversal; ``bars`` (of consts, carry and xs) are written over."""
+    """The pieces of a reversal; ``bars`` (of consts, carry and xs) are written over.
+
+    ``fill`` writes over the states of another block: page faults of fresh memory for them would
+    take a fifth of the time of a gradient.
+    """
 
     replay: Callable  # carry, start, count -> carry; so many blocks
-    reverse: Callable  # bars, carry, index -> bars; one block, from the state before it
-    reverse_tail: Callable  # bars, states -> bars; the last block
+    fill: Callable  # states, carry, index -> states; those of a block, from its first one
+    reverse: Callable  # bars, states, index -> bars; one block
+    reverse_tail: Callable  # the same for the last block
     programs: str  # a digest of all
 
     @classmethod
     def of(cls, smooth: SmoothStep, plan: Plan, consts, xs, ys_bar, bars, carry) -> "Backward":
         """The pieces for one problem."""
 
-        def block(consts, xs, carry, index, keep_states=False):
-            block_xs = take_block(xs, index * plan.block, plan.block)
-            return advance(smooth.step, consts, carry, block_xs, plan.block, keep_states)
-
         def replay(consts, xs, carry, start, count):
-            return lax.fori_loop(0, count, lambda i, c: block(consts, xs, c, start + i)[0], carry)
+            def block(i, carry):
+                block_xs = take_block(xs, (start + i) * plan.block, plan.block)
+                return advance(smooth.step, consts, carry, block_xs, plan.block)[0]
 
-        def reverse(consts, xs, ys_bar, bars, carry, index):
-            _, (states, _) = block(consts, xs, carry, index, keep_states=True)
-            at = index * plan.block
-            return smooth.reverse(consts, xs, ys_bar, bars, states, at, plan.block)
+            return lax.fori_loop(0, count, block, carry)
 
-        def reverse_tail(consts, xs, ys_bar, bars, states):
-            at = (plan.blocks - 1) * plan.block
-            return smooth.reverse(consts, xs, ys_bar, bars, states, at, plan.tail)
+        def fill(consts, xs, states, carry, index):
+            def one(loop, inputs):
+                states, carry = loop
+                i, x = inputs
+                return (put(states, carry, i), smooth.step(consts, carry, x)[0]), None
 
-        states = [jax.ShapeDtypeStruct((plan.tail, *leaf.shape), leaf.dtype) for leaf in carry]
+            block_xs = take_block(xs, index * plan.block, plan.block)
+            inputs = jnp.arange(plan.block), block_xs
+            return lax.scan(one, (states, carry), inputs, unroll=UNROLL)[0][0]
+
+        def reverse(size, consts, xs, ys_bar, bars, states, index):
+            return smooth.reverse(consts, xs, ys_bar, bars, states, index * plan.block, size)
+
+        def states(size):
+            return [jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype) for leaf in carry]
+
         given = consts, xs, ys_bar
-        replay_program, replay = _compiled(replay, consts, xs, carry, 0, 1)
-        program, reverse = _compiled(reverse, *given, bars, carry, 0, donate=3)
-        tail_program, reverse_tail = _compiled(reverse_tail, *given, bars, states, donate=3)
-        bound = partial(reverse, *given), partial(reverse_tail, *given)
-        programs = replay_program + program + tail_program
-        return cls(partial(replay, consts, xs), *bound, programs)
+        replays, replay = _compiled(replay, consts, xs, carry, 0, 1)
+        fills, fill = _compiled(fill, consts, xs, states(plan.block), carry, 0, donate=2)
+        (whole, reverse), (short, reverse_tail) = (
+            _compiled(partial(reverse, size), *given, bars, states(size), 0, donate=3)
+            for size in (plan.block, plan.tail)
+        )
+        return cls(
+            partial(replay, consts, xs),
+            partial(fill, consts, xs),
+            partial(reverse, *given),
+            partial(reverse_tail, *given),
+            replays + fills + whole + short,
+        )
 
 
 def _compiled(function, *args, donate=()) -> tuple[str, Callable]:
@@ -115,11 +141,11 @@ def no_results(step, plan: Plan, consts, carry, xs) -> Leaves:
 def digest(text: str, *values: Any) -> str:
     """A fingerprint of a text, of arrays, and of the versions that work on them."""
     total = hashlib.blake2b(digest_size=16)
-    total.update(f"{text} {jax.__version__} {jaxlib.__version__}".encode())
+    total.update(f"{text} {jax.__version__} {version('jaxlib')}".encode())
     for leaf in jax.tree.leaves(values):
         array = np.asarray(plain(leaf))
         total.update(f"{array.dtype} {array.shape} ".encode())
-        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        total.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return total.hexdigest()
 
 
@@ -131,7 +157,7 @@ def plain(leaf: Any) -> Any:
 def like(array: np.ndarray | jax.Array, leaf: jax.Array) -> jax.Array:
     """A plain array as the leaf that it once was: of its type, on its devices."""
     if _is_key(leaf):
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf))
+        return jax.random.wrap_key_data(jnp.asarray(array), impl=jax.random.key_impl(leaf))
     return jax.device_put(array, leaf.sharding if leaf.committed else None)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from annotated_types import Gt
 from jax import lax
 
+from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.steps import UNROLL, SmoothStep, differentiable_loop, run
 from diffsim.solver import frozen
@@ -51,7 +52,8 @@ class Reversible(Adjoint):
                 "Invertible step, simulate a ReversibleSolver, or use Revolve(checkpoints=…)"
             )
         forward, backward = partial(_forward, self, length), partial(_backward, self, length)
-        return differentiable_loop(step, partial(run, length), forward, backward)(consts, carry, xs)
+        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        return loop(consts, carry, xs)
 
     def states(self, length):
         return self.cuts(length)[2] + 1
@@ -123,24 +125,30 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         return (before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 
     def stretch(walk, inputs):
-        start, *inputs = inputs
-        (arrived, *bars), xs_bar = lax.scan(one, walk, inputs, reverse=True, unroll=UNROLL)
-        gap = [_largest(a - b) for a, b in zip(*map(smooth.carry.of, (arrived, start)), strict=True)]
-        return (start, *bars), (xs_bar, gap)
+        first, start, *inputs = inputs
+        *walk, noted = walk
+        (arrived, *bars), xs_bar = lax.scan(one, tuple(walk), inputs, reverse=True, unroll=UNROLL)
+        gap = [
+            _largest(a - b) for a, b in zip(*map(smooth.carry.of, (arrived, start)), strict=True)
+        ]
+        noted = [growth.note(n, bars[1], first, length) for n in noted]
+        return (start, *bars, noted), (xs_bar, gap)
 
     cuts = adjoint.cuts(length)
     parts = list(zip(_parts(xs, cuts), _parts(ys_bar, cuts), kept, strict=True))
-    consts_bar = smooth.zeros(consts, xs)[0]
+    odd, steps, count = cuts
+    firsts = [odd + steps * jnp.arange(count), jnp.zeros(1, int)]
+    consts_bar, xs_bar = smooth.zeros(consts, xs)
     xs_bars, gaps = [], []
-    bars = consts_bar, carry_bar
-    for x, y_bar, part in reversed(parts):
+    bars = consts_bar, carry_bar, xs_bar[sum(smooth.xs.smooth) :]
+    for first, (x, y_bar, part) in zip(firsts, reversed(parts), strict=False):
         walk = part.end, *bars
-        inputs = part.starts, x, y_bar, part.destroyed
+        inputs = first, part.starts, x, y_bar, part.destroyed
         (_, *bars), (xs_bar, gap) = lax.scan(stretch, walk, inputs, reverse=True)
         xs_bars.insert(0, xs_bar)
         gaps.append(gap)
     _report(adjoint, smooth, kept, gaps)
-    return bars[0], bars[1], _joined(xs_bars)
+    return bars[0], bars[1], [*_joined(xs_bars), *bars[2]]
 
 
 def _largest(leaf):
@@ -162,7 +170,8 @@ def _warn(limit, drift):
     if not np.all(np.asarray(drift) <= limit):
         warnings.warn(
             f"the walk back drifted by {np.max(drift):.1e} of the field, more than {limit:.1e}: "
-            "the gradient is that much wrong; take more stretches, float64 or Revolve(checkpoints=…)",
+            "the gradient is that much wrong; take more stretches, float64 or "
+            "Revolve(checkpoints=…)",
             Drifted,
             stacklevel=2,
         )

@@ -120,7 +120,7 @@ def _promoted(leaf, like):
 
 def _strong(leaf):
     leaf = jnp.asarray(leaf)
-    return lax.convert_element_type(leaf, leaf.dtype) if leaf.weak_type else leaf
+    return lax.convert_element_type(leaf, leaf.dtype) if jax.typeof(leaf).weak_type else leaf
 
 
 def _weak_if(like, leaf):
@@ -179,6 +179,11 @@ def lifted(f, args, consts: Leaves):
     closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
     places = []
     for const in closed.consts:
+        if not isinstance(jax.typeof(const), jax.core.ShapedArray):
+            raise NotImplementedError(
+                "the step uses a jax.Ref made outside it, which a recomputed step would change "
+                "again: carry the array along, or take StoreAll()"
+            )
         known = [i for i, other in enumerate(consts) if other is const]
         if not known:
             known = [len(consts)]

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffsim.adjoint import growth
 from diffsim.adjoint.linear import derivable, forward_only, inexact, refuse
 
 Leaves = list[Any]
@@ -73,6 +74,7 @@ class SmoothStep:
     carry: Split
     xs: Split
     ys: Split
+    watched: int = 0  # steps of a run whose cotangents are watched, or 0
 
     def _smooth(self, consts, carry, x):
         splits = self.consts, self.carry, self.xs
@@ -98,11 +100,19 @@ class SmoothStep:
         return transpose((carry_bar, y_bar))
 
     def zeros(self, consts, xs):
-        """Where the cotangents of parameters and inputs add up."""
-        return [
+        """Where the cotangents of parameters and inputs add up, and those of the carry are noted."""
+        consts_bar, xs_bar = (
             [jnp.zeros_like(leaf) for leaf in split.of(leaves)]
             for split, leaves in ((self.consts, consts), (self.xs, xs))
-        ]
+        )
+        return consts_bar, [*xs_bar, *([growth.quiet()] if self.watched else [])]
+
+    def told(self, xs_bar, fed):
+        """The cotangents of the inputs alone; a warning if those of the carry exploded."""
+        count = sum(self.xs.smooth)
+        for noted in xs_bar[count:]:
+            growth.report(noted, fed, self.watched)
+        return xs_bar[:count]
 
     def reverse(self, consts, xs, ys_bar, bars, states, start, size):
         """The transposes of ``size`` steps from ``start`` on, given the states before each."""
@@ -117,10 +127,14 @@ class SmoothStep:
         (consts_bar, carry_bar), x_bar = lax.scan(
             pull, (consts_bar, carry_bar), jnp.arange(size), reverse=True, unroll=UNROLL
         )
-        return consts_bar, carry_bar, put_block(xs_bar, x_bar, start)
+        count = len(x_bar)
+        noted = [growth.note(n, carry_bar, start, self.watched) for n in xs_bar[count:]]
+        return consts_bar, carry_bar, [*put_block(xs_bar[:count], x_bar, start), *noted]
 
 
-def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Callable:
+def differentiable_loop(
+    step: Step, run: Run, forward: Forward, backward, length: int = 0
+) -> Callable:
     """``run`` with a forward sweep that keeps something and a backward sweep that uses it.
 
     Args:
@@ -129,6 +143,7 @@ def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Cal
         forward: the same, and whatever the backward sweep needs
         backward: ``(smooth_step, consts, xs, kept, carry_bar, ys_bar) -> bars``; the cotangents of
             ``ys`` are those that are not known to be zero, as ``smooth_step.ys`` says
+        length: of the loop, if known: should its cotangents explode, a warning says so
 
     Forward mode runs the loop over states and tangents together, as a differentiable loop again.
     """
@@ -142,18 +157,23 @@ def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Cal
             # a parameter's tangent moves all of the carry
             moved_carry, parts[1] = parts[1], Split.by_type(carry)
             (new, ys), kept = sweep(args)
-            smooth = SmoothStep(step, *parts, Split.by_type(ys))
+            watched = length if length >= growth.LEAST else 0
+            smooth = SmoothStep(step, *parts, Split.by_type(ys), watched)
 
             def tangent(residuals, dots):
-                consts, carry, xs, _ = residuals
+                carry = residuals[1]
                 consts_dot, carry_dot, xs_dot = _cut(Split(moves).spread(dots), sizes)
-                dots = [d for d in consts_dot if d is not None], [d for d in xs_dot if d is not None]
+                dots = (
+                    [d for d in consts_dot if d is not None],
+                    [d for d in xs_dot if d is not None],
+                )
                 carry_dot = [
                     jnp.zeros_like(leaf) if dot is None else dot
                     for leaf, dot in zip(carry, carry_dot, strict=True)
                     if inexact(leaf)
                 ]
-                return _tangent(smooth, run, forward, backward, residuals[:3], carry_dot, *dots)
+                loops = run, forward, backward, length
+                return _tangent(smooth, loops, residuals[:3], carry_dot, *dots)
 
             def transpose(residuals, bars):
                 consts, carry, xs, kept = residuals
@@ -165,9 +185,11 @@ def differentiable_loop(step: Step, run: Run, forward: Forward, backward) -> Cal
                 seen = Split(tuple(b is not None for b in smooth.ys.spread(bars[count:])))
                 ys_bar = [bar for bar in bars[count:] if bar is not None]
                 reversed_step = replace(smooth, ys=seen)
+                fed = growth.feeds(ys_bar, watched) if watched else None
                 consts_bar, carry_bar, xs_bar = backward(
                     reversed_step, consts, xs, kept, carry_bar, ys_bar
                 )
+                xs_bar = reversed_step.told(xs_bar, fed)
                 carry_bar = moved_carry.of(smooth.carry.spread(carry_bar))
                 return [forward_only(bar) for bar in (*consts_bar, *carry_bar, *xs_bar)]
 
@@ -216,7 +238,7 @@ def _sweep(forward, looped):
     return sweep
 
 
-def _tangent(smooth, run, forward, backward, primals, carry_dot, consts_dot, xs_dot):
+def _tangent(smooth, loops, primals, carry_dot, consts_dot, xs_dot):
     """Forward mode: the loop over states and tangents side by side."""
     consts, carry, xs = primals
     sizes = len(consts), len(carry), len(xs)
@@ -227,7 +249,7 @@ def _tangent(smooth, run, forward, backward, primals, carry_dot, consts_dot, xs_
         (carry, y), dots = smooth.push(consts, carry, x, (consts_dot, carry_dot, x_dot))
         return [*carry, *dots[0]], [*y, *dots[1]]
 
-    loop = differentiable_loop(Step(step), run, forward, backward)
+    loop = differentiable_loop(Step(step), *loops)
     new, ys = loop([*consts, *consts_dot], [*carry, *carry_dot], [*xs, *xs_dot])
     return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
 

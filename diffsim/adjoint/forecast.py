@@ -1,0 +1,169 @@
+"""What each strategy would take for a loop: bytes and seconds, before anything long runs.
+
+A few steps of three or four gradients are compiled and timed (`diffsim.adjoint.trial`). From there
+it is counting: a kept state more is one state more, exactly, and a step more brings its inputs,
+results and their cotangents. With ``a`` seconds to evaluate a step and ``p`` to transpose one, a
+gradient of n steps by checkpoints takes ``a E + p n``, where E is the strategy's own number of
+evaluations; the loads of states are in ``p``.
+"""
+
+from collections.abc import Iterator
+from math import isqrt
+from typing import NamedTuple
+
+import jax
+
+from diffsim.adjoint.checkpointed import Periodic, Revolve
+from diffsim.adjoint.linear import inexact
+from diffsim.adjoint.multilevel import Multilevel
+from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.scan import Adjoint, StoreAll
+from diffsim.adjoint.schedule import fewest_advances
+from diffsim.adjoint.trial import Loop, forward, gradient, size
+
+BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
+AT_ONCE = 64  # slots up to here are all looked at, then every 4 % more
+FEW, MANY = 24, 256  # steps on trial, at least and at most
+STATES_ON_TRIAL = 16_000_000  # bytes
+STORED_ON_TRIAL = 64_000_000  # bytes, enough to be beyond a processor's caches
+
+
+class Forecast(NamedTuple):
+    """What a gradient by a strategy would take."""
+
+    adjoint: Adjoint
+    states: int  # kept at once
+    bytes: int  # on the device: arguments, results and all that is kept between
+    evaluations: float  # of a step, for each step; its transpose is not counted
+    seconds: float  # nan if a trial must not be run
+    host: int = 0  # bytes of the host's memory, if that is not the device's
+    disk: int = 0  # bytes of files
+
+
+class Basis(NamedTuple):
+    """What a loop's checkpointed gradients are made of."""
+
+    state: int  # bytes
+    replayed: int  # bytes, what is kept of a state while its block is reversed
+    rest: int  # bytes, all but states
+    evaluation: float  # s a step
+    transpose: float  # s a step
+
+
+def strategies(loop: Loop) -> Iterator[Adjoint]:
+    """All that are worth a look, each with as many states as it may want.
+
+    They do not depend on the memory there is, so more of it never means a slower choice.
+    """
+    length = loop.length
+    yield StoreAll()
+    precise = all(leaf.dtype.itemsize >= 8 for leaf in loop.carry if inexact(leaf))
+    if loop.step.undo is not None and precise:  # in float32 a walk back drifts
+        yield Reversible()
+    yield Periodic(isqrt(length) + isqrt(length) % 2)  # the fewest states
+    for levels in range(1, 5):
+        least = (levels + 1) * length ** (1 / (levels + 1))
+        yield Multilevel(checkpoints=round(1.1 * least) + levels)
+    for block in BLOCKS:
+        for slots in _ladder(-(-length // block) - 1):
+            yield Revolve(slots, block)
+
+
+def forecast(adjoint: Adjoint, loop: Loop, basis: Basis) -> Forecast:
+    """What a strategy would take on the device."""
+    match adjoint:
+        case StoreAll():
+            return _store_all(loop)
+        case Reversible():
+            return _reversible(adjoint, loop)
+        case Periodic():
+            return _by_blocks(adjoint, adjoint.every, loop.length, loop, basis)
+        case Revolve():
+            return _by_blocks(adjoint, adjoint.block, adjoint.checkpoints, loop, basis)
+        case Multilevel():
+            plan, evaluations = adjoint.plan(loop.length), adjoint.evaluations(loop.length)
+            inner = plan.trips[-1] if plan.levels else plan.length
+            return _from_basis(adjoint, plan.states - inner, inner, evaluations, loop, basis)
+    raise TypeError(f"nothing is known of what {adjoint!r} takes: give a strategy of diffsim")
+
+
+def basis_of(loop: Loop) -> Basis:
+    """From trials of `Revolve` with a slot for each block, and of the run alone."""
+    state, replayed = size(loop.carry), size(loop.replayed)
+    steps = _steps_on_trial(loop.length, state, STATES_ON_TRIAL)
+    adjoint = Revolve(checkpoints=steps, block=BLOCKS[0])
+    plan, tried = adjoint.plan(steps), gradient(loop, adjoint, steps)
+    whole = steps - steps % plan.block
+    evaluation = forward(loop, whole, plan.block).seconds / whole
+    kept = plan.slots * state + plan.block * replayed  # the last block's make room for others'
+    return Basis(
+        state,
+        replayed,
+        tried.bytes - kept + (loop.length - steps) * _traffic(loop),
+        evaluation,
+        (tried.seconds - evaluation * plan.step_evaluations(reversal=0)) / steps,
+    )
+
+
+def _steps_on_trial(length: int, each: int, budget: int) -> int:
+    steps = min(max(budget // max(each, 1), FEW), MANY)
+    return min(steps - steps % BLOCKS[0], length)
+
+
+def _traffic(loop: Loop) -> int:
+    """bytes that come and go with one step: inputs, results, and their cotangents."""
+    moved = loop.moves[-len(loop.xs) :] if loop.xs else ()
+    ways = [1 + moving for moving in moved]
+    ins = sum(way * size([x]) for way, x in zip(ways, loop.xs, strict=True))
+    outs = sum((1 + inexact(y)) * size([y]) for y in loop.results[1])
+    return (ins + outs) // loop.length
+
+
+def _by_blocks(adjoint, block: int, slots: int, loop: Loop, basis: Basis) -> Forecast:
+    """In closed form: to make thousands of plans would take too long."""
+    block = min(block, loop.length)
+    blocks = -(-loop.length // block)
+    slots = max(1, min(slots, blocks - 1))
+    again = fewest_advances(blocks, slots) - (blocks - 1)  # blocks, besides the forward sweep
+    evaluations = loop.length + again * block + (blocks - 1) * (block - 1)
+    return _from_basis(adjoint, slots, block, evaluations, loop, basis)
+
+
+def _ladder(most: int) -> Iterator[int]:
+    """1, 2, …, ``most``, with gaps of 4 %."""
+    slots = 1
+    while slots < most:
+        yield slots
+        slots += 1 + slots // AT_ONCE * 2
+    yield max(most, 1)
+
+
+def _from_basis(adjoint, kept, replayed, evaluations, loop, basis: Basis) -> Forecast:
+    """From states kept whole, and those kept while a block is reversed."""
+    total = basis.rest + kept * basis.state + replayed * basis.replayed
+    seconds = basis.evaluation * evaluations + basis.transpose * loop.length
+    return Forecast(adjoint, kept + replayed, total, evaluations / loop.length, seconds)
+
+
+def _store_all(loop: Loop) -> Forecast:
+    """Two trials show what a step leaves behind."""
+    few = min(FEW, loop.length)
+    small = gradient(loop, StoreAll(), few)
+    each = small.bytes // few  # at most
+    steps = min(max(STORED_ON_TRIAL // max(each, 1), 2 * few), MANY * 4, loop.length)
+    large = gradient(loop, StoreAll(), steps) if steps > few else small
+    each = (large.bytes - small.bytes) / (steps - few) if steps > few else each
+    total = large.bytes + round(each * (loop.length - steps))
+    return Forecast(StoreAll(), loop.length, total, 1.0, large.seconds * loop.length / steps)
+
+
+def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
+    steps = _steps_on_trial(loop.length, size(loop.carry), STATES_ON_TRIAL)
+    steps -= steps % adjoint.stretches if steps < loop.length else 0
+    tried = gradient(loop, adjoint, steps)
+    slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in loop.xs]
+    destroyed = jax.eval_shape(loop.step.keeping, loop.consts, loop.carry, slices)[2]
+    total = tried.bytes + (loop.length - steps) * (_traffic(loop) + size(destroyed))
+    seconds = tried.seconds * loop.length / steps
+    states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)
+    return Forecast(adjoint, states, total, evaluations / loop.length, seconds)

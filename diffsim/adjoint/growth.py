@@ -1,0 +1,138 @@
+"""An adjoint that explodes says so.
+
+In a chaotic system a cotangent grows backwards in time as a perturbation grows forwards,
+``exp(λ t)`` with λ the leading Lyapunov exponent: the gradient of a long run is then right to the
+last digit, and useless (Lea, Allen & Haine 2000, Tellus 52A). The growth is measured where it costs
+nothing: after each block of reversed steps, at some hundred entries of each array.
+"""
+
+import warnings
+from functools import partial
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+LIMIT = 1e8  # of the growth from the last quarter of a run to the first one
+QUARTERS = 4
+LEAST = 100  # steps; a shorter loop is not watched
+ENTRIES = 256  # of a cotangent in the carry that are looked at
+SEEN = 64  # of what was seen at one time
+
+
+class Exploded(UserWarning):
+    """The cotangents of a loop's carry grow exponentially, backwards in time."""
+
+
+def quiet():
+    """The largest cotangent in each quarter of a run, before any is known."""
+    return jnp.zeros(QUARTERS)
+
+
+def note(noted, carry_bar, start, length):
+    """What `quiet` began, with the cotangents of the carry before step ``start`` of ``length``."""
+    largest = [jnp.max(jnp.abs(_sample(leaf, ENTRIES)), initial=0) for leaf in carry_bar]
+    largest = jnp.max(jnp.stack([lax.stop_gradient(a).astype(noted.dtype) for a in largest]))
+    quarter = QUARTERS * (start + QUARTERS - 1) // length  # stretches may begin that much early
+    here = jnp.arange(QUARTERS) == jnp.minimum(quarter, QUARTERS - 1)
+    return jnp.where(here, jnp.maximum(noted, largest), noted)
+
+
+def _sample(leaf, entries):
+    """Some entries, spread evenly over all axes."""
+    along = round(entries ** (1 / max(leaf.ndim, 1)))
+    return leaf[tuple(slice(None, None, -(-n // along) or 1) for n in leaf.shape)]
+
+
+def feeds(ys_bar, length):
+    """What feeds the carry's cotangents, ``[leaf, quarter]``: the largest from there to the end.
+
+    Args:
+        ys_bar: cotangents of what is seen at each step
+        length: of the run, steps
+    """
+    ends = [length * quarter // QUARTERS for quarter in range(QUARTERS + 1)]
+    parts = [[_seen(leaf[a:b]) for a, b in pairwise(ends)] for leaf in ys_bar]
+    parts = jnp.array(parts or [[1.0] * QUARTERS])
+    return lax.cummax(lax.stop_gradient(parts), axis=1, reverse=True)
+
+
+def _seen(leaf):
+    """The largest magnitude; of some entries, but at all times."""
+    some = jax.vmap(partial(_sample, entries=SEEN))(leaf)
+    return jnp.max(jnp.abs(some), initial=0)
+
+
+def report(noted, fed, length):
+    """Warn if the cotangents exploded.
+
+    Args:
+        noted: by `note`
+        fed: by `feeds`
+        length: of the run, steps
+    """
+
+    noted = lax.stop_gradient(noted)
+
+    def tell():
+        growth, steps = _growth(noted, fed, length)
+        worst = _largest_of_batch(growth)
+        jax.debug.callback(_warn, worst, _largest_of_batch(jnp.where(growth == worst, steps, 0)))
+
+    # with NaN among them it is true as well
+    suspect = _largest_of_batch((~(noted[0] <= LIMIT * noted[-1])).astype(jnp.int32))
+    lax.cond(suspect > 0, tell, lambda: None)
+
+
+def _growth(noted, fed, length):
+    """How much faster the cotangents grew than what fed them, and over how many steps.
+
+    Zero if they did not grow in each quarter of the run in turn, as long as they are finite.
+    """
+    finite = jnp.cumprod(jnp.isfinite(noted[::-1]).astype(int))[::-1] > 0
+    grew = jnp.all((noted[:-1] > noted[1:]) | ~finite[:-1])
+    first = jnp.argmax(finite)  # the earliest quarter in time
+    feed = jnp.max(fed[:, first] / fed[:, -1], where=fed[:, first] > 0, initial=1.0)
+    growth = noted[first] / noted[-1] / feed
+    steps = (QUARTERS - 1 - first) * length / QUARTERS
+    known = finite[-1] & (noted[-1] > 0)
+    return jnp.where(grew & known & (growth > LIMIT), growth, 0.0), steps
+
+
+def _warn(growth, steps):
+    if growth > 0:
+        rate = np.log(growth) / steps
+        warnings.warn(
+            f"the adjoint explodes: its cotangents grew by a factor of {growth:.1e} over "
+            f"{steps:.0f} steps backwards in time, exp({rate:.3g}) a step, more than what feeds "
+            "them. The gradient of a chaotic or unstable run is that of one trajectory and says "
+            "nothing of averages: shorten the run (a few times the growth time of "
+            f"{1 / rate:.3g} steps), split it into windows, or lower dt if the scheme is unstable",
+            Exploded,
+            stacklevel=2,
+        )
+
+
+_largest_p = Primitive("largest_of_batch")
+
+
+def _largest_of_batch(value):
+    """The value itself; under ``jax.vmap`` the largest in the batch, no longer batched.
+
+    So a batch is told of once, and what follows a ``lax.cond`` on it stays a branch.
+    """
+    return _largest_p.bind(value)
+
+
+def _batch(args, dims):
+    return _largest_p.bind(jnp.max(args[0], axis=dims[0])), None
+
+
+_largest_p.def_impl(lambda value: value)
+_largest_p.def_abstract_eval(lambda value: value)
+batching.primitive_batchers[_largest_p] = _batch
+mlir.register_lowering(_largest_p, mlir.lower_fun(lambda value: value, multiple_results=False))
