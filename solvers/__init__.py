@@ -1,5 +1,8 @@
 """The physics: one PDE a file."""
 
+from solvers.heat import Heat
+from solvers.linear_shallow_water import LinearShallowWater
+from solvers.shallow_water import ShallowWater
 from solvers.wave import Wave
 
-__all__ = ["Wave"]
+__all__ = ["Heat", "LinearShallowWater", "ShallowWater", "Wave"]

@@ -263,7 +263,7 @@ class VanLeer:
     def slope(self, a, b):
         """The limited difference across a cell, from those before it and after it."""
         product = a * b
-        monotone = product > 0
+        monotone = product > 1e-30  # whose reciprocal a derivative in float32 can hold
         return jnp.where(monotone, 2 * product / jnp.where(monotone, a + b, 1), 0)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import solvers
-from diffsim import Periodic, Revolve, StoreAll, simulate
+from diffsim import Multilevel, Periodic, Revolve, StoreAll, simulate
 from diffsim.check import Derived, difference_test, dot_test, taylor_test
 from diffsim.solver import AdjointSolver, Solver
 
@@ -31,6 +31,8 @@ STRATEGIES = [
     Revolve(3, block=1),
     Revolve(4, block=3),
     Revolve(100),
+    Multilevel(8),
+    Multilevel(100),
 ]
 each_solver = pytest.mark.parametrize("cls", SOLVERS, ids=lambda cls: cls.__name__)
 each_strategy = pytest.mark.parametrize("adjoint", STRATEGIES, ids=repr)

@@ -1,0 +1,88 @@
+"""Gradients where water comes and goes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from shallow_water_case import basin, centres, end, params
+
+from diffsim.check import difference_test
+from solvers import stencil
+from solvers.shallow_water import Coriolis, Open, Periodic, ShallowWaterForcing, Wall
+
+LIMITERS = [stencil.Minmod(), stencil.VanLeer(), stencil.MonotonizedCentral()]
+STEPS = 40
+
+
+def flood(dtype=float, limiter=stencil.VanLeer()):  # noqa: B008
+    """Half of the basin is land. A wave floods a part of it; the far hill stays dry."""
+    faces = ((Wall(), Open()), (Periodic(), Periodic()))
+    rotation = Coriolis(f=1e-2)
+    solver = basin((80.0, 90.0), (8, 9), 0.25, faces, limiter=limiter, coriolis=rotation)
+    y, x = centres(solver)
+    bed = 6 * y / 80 - 3 + 0.3 * np.sin(x / 9)
+    stage = np.maximum(bed, 1.5 * np.exp(-(((y - 15) / 20) ** 2) - ((x - 41) / 30) ** 2))
+    velocity = [0.1 + y / 100 + np.sin(x / 15) / 50, np.cos(x / 20) / 10 + np.sin(y / 17) / 50]
+    flow = (stage - bed) * np.stack(velocity)
+    friction = jnp.full((8, 9), 0.03)
+    values = params(bed, stage, discharge=jnp.asarray(flow), friction=friction)
+    rain = jnp.zeros(STEPS)
+    cast = lambda tree: jax.tree.map(lambda a: a.astype(dtype), tree)  # noqa: E731
+    return solver, cast(values), ShallowWaterForcing(rain=cast(rain))
+
+
+def loss_of(solver, forcing):
+    """Something nonlinear of all that is there at the end."""
+    weights = np.random.default_rng(3).random((8, 9))
+
+    def loss(values):
+        state = end(solver, values, STEPS, forcing)
+        depth, (qy, qx), _ = state
+        return jnp.sum(weights.astype(depth.dtype) * (depth**2 + qy * qx + qx))
+
+    return loss
+
+
+@pytest.mark.parametrize("limiter", LIMITERS, ids=repr)
+def test_is_the_limit_of_differences(limiter):
+    """1e-5 of the largest slope possible, for bed, stage, discharge and friction together, with a
+    step of 1e-7: no limiter and no shore switches within it, and round-off is 1e-9. Where a field
+    is exactly flat every limiter switches; so nothing here is."""
+    solver, values, forcing = flood(limiter=limiter)
+    assert solver.dt < solver.stable_dt(values)
+    before = values.stage > values.bed
+    after = np.asarray(end(solver, values, STEPS, forcing).depth) > 1e-3
+    assert 0.2 < np.mean(before) < 0.8
+    assert np.any(after & ~before)
+    assert not np.all(after)
+    # the level of dry land has no meaning: only that of water is moved
+    wet = jnp.asarray(before, float)
+
+    def loss(values):
+        stage = jnp.where(before, values.stage, values.bed)
+        return loss_of(solver, forcing)(values._replace(stage=stage))
+
+    values = values._replace(stage=values.stage * wet, discharge=values.discharge * wet[None])
+    assert difference_test(loss, values, step=1e-7) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_is_finite_and_dry_land_has_none(dtype):
+    """Not a NaN anywhere, and exact zeros for the hill that no water reaches."""
+    solver, values, forcing = flood(dtype)
+    gradient = jax.jit(jax.grad(loss_of(solver, forcing)))(values)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+    for leaf in (gradient.bed, gradient.stage, gradient.friction):
+        assert leaf.dtype == dtype
+        assert np.any(leaf[:3] != 0)
+        assert np.all(leaf[-1] == 0)
+
+
+def test_is_finite_without_any_water():
+    """All of it dry and at rest: gradients are zeros, the rain's is not."""
+    solver, values, forcing = flood()
+    dry = values._replace(stage=values.bed, discharge=0 * values.discharge)
+    loss = lambda v, f: jnp.sum(end(solver, v, STEPS, f).depth)  # noqa: E731
+    gradient, rained = jax.jit(jax.grad(loss, argnums=(0, 1)))(dry, forcing)
+    assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
+    assert np.all(np.isfinite(rained.rain))
