@@ -44,10 +44,11 @@ class BlowUp(NamedTuple):
         place = f"at {self.index}"
         if self.position is not None:
             place += f", ({', '.join(f'{x:.6g}' for x in self.position)}) m"
+        share = f"dt is {self.courant:.3g} of the stable one: "
         return (
             f"{self.field} is not finite from step {self.step} on, t = {self.time:.4g} s, first "
-            f"{place}; one step before it was {self.largest:.3g} at most; dt is {self.courant:.3g} "
-            f"of the stable one: {self.cause}"
+            f"{place}; one step before it was {self.largest:.3g} at most; "
+            f"{share if math.isfinite(self.courant) else ''}{self.cause}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Second derivatives without a matrix: how a gradient, or a misfit of data, bends along a direction.
+"""Second derivatives without a matrix: how a gradient, or a misfit, bends along a direction.
 
 Both products cost a few gradients whatever the number of parameters, and go through every strategy
 that has a forward mode: the time loop carries a state and its tangent, so that it keeps twice the

@@ -133,14 +133,12 @@ class AdjointSolver(Solver):
 
 
 class ReversibleSolver(Solver):
-    """A solver that can walk back: `unstep` undoes `step`, given the little that a step destroys."""
+    """A solver that can walk back: `unstep` undoes `step`, given the little that was lost."""
 
     @abstractmethod
     def keep(self, state: Record) -> Any:
         """What a step from this state destroys, any pytree; ``()`` if nothing."""
 
     @abstractmethod
-    def unstep(
-        self, coefficients: Record, state: Record, forcing_n: Record, kept: Any
-    ) -> Record:
+    def unstep(self, coefficients: Record, state: Record, forcing_n: Record, kept: Any) -> Record:
         """The state before the step that led to ``state``; ``kept`` is `keep` of the one sought."""

@@ -65,19 +65,19 @@ def apply(operator, field):
 
 def cycle(operator):
     """A function that about solves ``operator x = right``: symmetric, positive, one V-cycle."""
-    diagonal = operator.own + coupling(operator)
-    if max(diagonal.shape) == 3:  # one cell
-        return lambda right: right / diagonal
-    # merged with what reads them, the levels would compile for minutes
+    damped = 1 / (operator.own + coupling(operator))
+    if max(damped.shape) == 3:  # one cell
+        return lambda right: right * damped
+    damped = DAMPING * damped
+    # merged with what reads them, the levels would take minutes to compile
     apart = stencil.materialise
-    operator, diagonal = apart((operator, diagonal))
-    coarser = cycle(_coarse(operator))
+    coarser = cycle(apart(_coarse(operator)))
 
     def solve(right):
-        field = apart(DAMPING * right / diagonal)
-        left = apart(right - apply(operator, field))
-        field = apart(field + _spread(coarser(apart(_merge(left))), right.shape))
-        return field + DAMPING * (right - apply(operator, field)) / diagonal
+        field = damped * right
+        left = apart(_merge(right - apply(operator, field)))
+        field = apart(field + _spread(coarser(left), right.shape))
+        return field + damped * (right - apply(operator, field))
 
     return solve
 

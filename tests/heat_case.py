@@ -18,7 +18,9 @@ def heat(shape, lengths, dt, scheme, boundary=None):
 def centres(solver):
     """m, of each axis, shaped to broadcast over the grid."""
     grid = solver.grid
-    axes = [o + h * jnp.arange(n) for o, h, n in zip(grid.origin, grid.spacing, grid.shape)]
+    axes = [
+        o + h * jnp.arange(n) for o, h, n in zip(grid.origin, grid.spacing, grid.shape, strict=True)
+    ]
     return jnp.meshgrid(*axes, indexing="ij")
 
 

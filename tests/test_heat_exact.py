@@ -7,7 +7,7 @@ import pytest
 from heat_case import centres, heat, inside, run
 from scipy.optimize import brentq
 
-from solvers.heat import Dirichlet, HeatForcing, HeatParams, Neumann, RKL2, Robin, Theta
+from solvers.heat import RKL2, Dirichlet, HeatForcing, HeatParams, Neumann, Robin, Theta
 
 CRANK_NICOLSON = Theta(0.5, tolerance=1e-11)
 
@@ -137,7 +137,7 @@ def test_manufactured_solution_with_a_conductivity_that_grows(scheme):
 
 
 def test_daily_wave_in_the_ground():
-    """Below a surface of temperature ``sin ωt`` the wave is ``e^-ξ sin(ωt - ξ)``, ``ξ = x √(ω/2κ)``:
+    """Below a surface of ``sin ωt`` the wave is ``e^-ξ sin(ωt - ξ)``, ``ξ = x √(ω/2κ)``:
     order 2 within 5 % over four grids after half a period; at the bottom, ξ = 16, 1e-7 is left."""
     period, depth = 1.0, 16.0
     skin = (period / np.pi) ** 0.5  # m, for a diffusivity of 1

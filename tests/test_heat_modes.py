@@ -7,7 +7,7 @@ import pytest
 from heat_case import heat, inside, padded, run
 from scipy.special import eval_legendre
 
-from solvers.heat import Dirichlet, Explicit, HeatParams, Neumann, Periodic, RKL2, Theta
+from solvers.heat import RKL2, Dirichlet, Explicit, HeatParams, Neumann, Periodic, Theta
 
 CAPACITY, CONDUCTIVITY, SPACING = 2.0, 3.0, 0.1
 FACES = {
@@ -24,7 +24,9 @@ def problem(shape, kinds, scheme, z):
         _, function, halves = FACES[kind]
         m = 2 + axis
         eigenvalue += (2 / SPACING * np.sin(np.pi * m / (halves * n))) ** 2
-        mode = mode * function(np.arange(n), m, n).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+        mode = mode * function(np.arange(n), m, n).reshape(
+            [-1 if a == axis else 1 for a in range(len(shape))]
+        )
     dt = z / (CONDUCTIVITY / CAPACITY * eigenvalue)
     lengths = [n * SPACING for n in shape]
     solver = heat(shape, lengths, dt, scheme, tuple(FACES[kind][0] for kind in kinds))

@@ -162,7 +162,9 @@ def test_steps_that_cannot_be_undone_are_refused():
         scan(lambda c, _: (c, None), 1.0, None, 3, adjoint=Reversible())
     cls = next(cls for cls in SOLVERS if not issubclass(cls, ReversibleSolver))
     solver, params, forcing = cls.example()
-    message = rf"Reversible\(\) cannot run {cls.__name__}: a step of {cls.__name__} cannot be undone"
+    steps = len(jax.tree.leaves(forcing)[0])
+    message = (
+        rf"Reversible\(\) cannot run {cls.__name__}: a step of {cls.__name__} cannot be undone"
+    )
     with pytest.raises(TypeError, match=message):
-        steps = len(jax.tree.leaves(forcing)[0])
         simulate(solver, params, lambda s: 0, steps=steps, forcing=forcing, adjoint=Reversible())

@@ -56,23 +56,19 @@ class Fit(Adjoint):
 
     def loop(self, step, consts, carry, xs, length):
         """Undecided until it is differentiated."""
+        return undecided(self.pick, step, consts, carry, xs, length)
 
-        def pick(loop: Loop) -> Adjoint:
-            return self.choose(self.menu(loop)).adjoint
-
-        return undecided(pick, step, consts, carry, xs, length)
+    def pick(self, loop: Loop) -> Adjoint:
+        """The strategy for a loop."""
+        basis = basis_of(loop)
+        menu = [forecast(adjoint, loop, basis) for adjoint in strategies(loop)]
+        return self.choose(menu + outside(loop, basis, self.folder)).adjoint
 
     def states(self, length):
         raise TypeError(f"{self!r} has chosen nothing yet: ask the strategy that it chooses")
 
     def evaluations(self, length):
         raise TypeError(f"{self!r} has chosen nothing yet: ask the strategy that it chooses")
-
-    def menu(self, loop: Loop) -> list[Forecast]:
-        """What every strategy would take."""
-        basis = basis_of(loop)
-        inside = [forecast(adjoint, loop, basis) for adjoint in strategies(loop)]
-        return inside + outside(loop, basis, self.folder)
 
     def choose(self, menu: list[Forecast]) -> Forecast:
         """The fastest that fits; where nothing was timed, the one with the fewest evaluations.
@@ -133,13 +129,11 @@ class _Asked(Fit):
     own: tuple[InstanceOf[Adjoint], ...] = ()
     found: InstanceOf[list[Forecast]] = field(default_factory=list)
 
-    def menu(self, loop):
+    def pick(self, loop):
         basis = basis_of(loop)
-        return [*(forecast(adjoint, loop, basis) for adjoint in self.own), *super().menu(loop)]
-
-    def choose(self, menu):
-        self.found[:] = menu
-        return next(each for each in menu if isinstance(each.adjoint, StoreAll))
+        adjoints = *self.own, *strategies(loop)
+        self.found[:] = [forecast(adjoint, loop, basis) for adjoint in adjoints]
+        return StoreAll()
 
 
 def undecided(pick: Callable[[Loop], Adjoint], step, consts, carry, xs, length: int):

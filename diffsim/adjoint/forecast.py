@@ -23,7 +23,7 @@ from diffsim.adjoint.trial import Loop, forward, gradient, size
 
 BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
 AT_ONCE = 64  # slots up to here are all looked at, then every 4 % more
-FEW, MANY = 24, 256  # steps on trial, at least and at most
+FEW, MANY = 24, 96  # steps on trial, at least and at most: too few to be watched for growth
 STATES_ON_TRIAL = 16_000_000  # bytes
 STORED_ON_TRIAL = 64_000_000  # bytes, enough to be beyond a processor's caches
 

@@ -53,11 +53,11 @@ def while_loop(
     max_steps: int,
     adjoint: Online,
 ) -> Any:
-    """``jax.lax.while_loop`` with every derivative mode: ``while cond(carry): carry = body(carry)``.
+    """``while cond(carry): carry = body(carry)``, as ``jax.lax.while_loop``, in every derivative mode.
 
     For adaptive time steps and runs that end on a condition. ``cond`` and ``body`` may close over
-    arrays; what ``body`` closes over gets gradients. Where ``cond`` switches, the derivative is that
-    of the steps that were taken.
+    arrays; what ``body`` closes over gets gradients. Where ``cond`` switches, the derivative is
+    that of the steps that were taken.
 
     Args:
         cond: ``carry -> bool``

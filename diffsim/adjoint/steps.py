@@ -100,7 +100,7 @@ class SmoothStep:
         return transpose((carry_bar, y_bar))
 
     def zeros(self, consts, xs):
-        """Where the cotangents of parameters and inputs add up, and those of the carry are noted."""
+        """Where the cotangents of parameters and inputs add up, those of the carry are noted."""
         consts_bar, xs_bar = (
             [jnp.zeros_like(leaf) for leaf in split.of(leaves)]
             for split, leaves in ((self.consts, consts), (self.xs, xs))
