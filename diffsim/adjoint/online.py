@@ -53,7 +53,7 @@ def while_loop(
     max_steps: int,
     adjoint: Online,
 ) -> Any:
-    """``while cond(carry): carry = body(carry)``, as ``jax.lax.while_loop``, in every derivative mode.
+    """``while cond(carry): carry = body(carry)``, differentiable in every mode.
 
     For adaptive time steps and runs that end on a condition. ``cond`` and ``body`` may close over
     arrays; what ``body`` closes over gets gradients. Where ``cond`` switches, the derivative is
