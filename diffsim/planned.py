@@ -79,7 +79,7 @@ def _worth_a_row(menu: list[Forecast], budget: float, best: Forecast | None) -> 
 
 
 def _table(rows: list[Forecast], budget: float, best: Forecast | None) -> Iterator[str]:
-    cells = [HEAD]
+    cells: list[tuple[str, ...]] = [HEAD]
     for each in rows:
         mark = ">" if each is best else "-" if each.bytes > budget else " "
         seconds = "unknown" if math.isnan(each.seconds) else f"{each.seconds:.3g}"

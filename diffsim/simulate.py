@@ -80,7 +80,7 @@ def simulate(
 
     def undo_one(carry, n_and_forcing, kept):
         state, lost = carry
-        return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost
+        return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost  # pyright: ignore
 
     def advance_stretch(carry, stretch):
         return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))

@@ -190,7 +190,7 @@ def diffrax_loop(slots):
             stepsize_controller=diffrax.ConstantStepSize(),
             adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=slots),
         )  # fmt: skip
-        return None, jnp.sqrt(solution.ys)
+        return None, jnp.sqrt(jnp.asarray(solution.ys))
 
     return Loop(f"diffrax, {slots} checkpoints", "diffrax", scan, slots)
 
@@ -212,7 +212,7 @@ def compiled(loop, case):
     start = time.perf_counter()
     program = jax.jit(program).lower(case.variable).compile()
     seconds = time.perf_counter() - start
-    size = program.memory_analysis().temp_size_in_bytes
+    size = program.memory_analysis().temp_size_in_bytes  # pyright: ignore
     return (program if size < ROOM else None), size, seconds
 
 
@@ -307,7 +307,7 @@ def draw(records, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The engine against its peers.")
     parser.add_argument("--quick", action="store_true", help="a small wave case only")
     parser.add_argument("--out", default="bench_adjoint", help="stem of the .png and .jsonl")
     args = parser.parse_args()

@@ -268,11 +268,12 @@ class ShallowWater(Solver):
         grid = Grid(shape=(8,), spacing=(5.0,))
         solver = cls(grid=grid, dt=0.5, boundary=((Discharge(), Stage()),), limiter=None)
         x = np.arange(1, 9) / 8
-        bed, stage, discharge = 1 - 1.5 * x**2, 3 - 0.6 * x**2, 5 + 2.5 * x[None] ** 2
-        params = bed, stage, discharge, 0.2 + 0.04 * x, 4 + 8 * x**2
+        bed, stage, discharge = 8 - 1.5 * x**2, 10 - 0.6 * x**2, 5 + 7 * x[None] ** 4
+        params = bed, stage, discharge, 0.25 + 0.04 * x, 4 + 8 * x**2
         steps = np.arange(19)
-        level, inflow = 2.3 - 0.01 * steps, 6 + 0.01 * steps
-        forcing = level[:, None], inflow[:, None], 0.4 + 1e-3 * steps, 0.05 + 1e-3 * steps
+        level, inflow = 9.3 - 0.01 * steps, 6 + 6 * np.exp(-(((steps - 7) / 3) ** 2))
+        shower, jolt = 0.3 + np.exp(-((steps - 5) ** 2)), 0.05 + 0.3 * np.exp(-((steps - 3) ** 2))
+        forcing = level[:, None], inflow[:, None], shower, jolt
         return Example(
             solver,
             ShallowWaterParams(*map(jnp.asarray, params)),
@@ -314,7 +315,8 @@ class ShallowWater(Solver):
         velocity = stencil.barrier([q * depth / deep**2 for q in discharge])
         depth, level = stencil.cotangent_barrier((depth, depth + bed))
         ndim = self.grid.ndim
-        rate, rates = 0.0, [0.0] * ndim
+        rate: Any = 0.0
+        rates: list[Any] = [0.0] * ndim
         for axis, spacing in enumerate(self.grid.spacing):
             band = tuple(
                 slice(None) if i == axis else slice(self._halo, -self._halo) for i in range(ndim)
@@ -327,7 +329,8 @@ class ShallowWater(Solver):
             low, high = _cut(after, axis, 0, 1), _cut(before, axis, 1, 0)
             push = high - low + self.gravity * inner * slope
             for a in range(ndim):
-                rates[a] -= (push if a == axis else jnp.diff(carried[a], axis=axis)) / spacing
+                change = push if a == axis else jnp.diff(carried[a], axis=axis)
+                rates[a] = rates[a] - change / spacing
         return stencil.barrier((rate, rates))
 
     def _fluxes(self, axis, depth, level, velocity):

@@ -110,11 +110,13 @@ def test_warn_names_the_step():
 def test_watching_copies_no_field():
     """What a step writes over must not be held on to: as many copies in the program as without."""
     solver, params, forcing = shot()
+    seen = solver.sampler(jnp.array([[150.0, 250.0]]))
 
     def copies(watch):
         def run(forcing):
             how = {"steps": 250, "forcing": forcing, "watch": watch}
-            return simulate(solver, params, lambda state: (), **how)[0].pressure
+            state, data = simulate(solver, params, seen, **how)
+            return state.pressure, data
 
         text = jax.jit(run).lower(forcing).compile().as_text()
         shape = ",".join(str(n) for n in solver.init(params).pressure.shape)

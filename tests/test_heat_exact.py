@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 
 from solvers.heat import RKL2, Dirichlet, HeatForcing, HeatParams, Neumann, Robin, Theta
 
-CRANK_NICOLSON = Theta(0.5, tolerance=1e-11)
+CRANK_NICOLSON = Theta(0.5, tolerance=1e-10)
 
 
 def orders(error, counts):
@@ -20,25 +20,25 @@ def orders(error, counts):
 
 def test_gaussian_in_free_space():
     """Product of two Gaussians whose variances grow by ``2 k t / c``, at different rates, as the
-    conductivity differs between the axes: order 2 within 5 % over four grids, with dt ~ h. What
-    the box's faces do is below 1e-8 of the peak, 6 standard deviations away."""
+    conductivity differs between the axes: order 2 within 5 % over four grids, with dt ~ h. The
+    faces, 5 standard deviations away, change it by less than 1e-5 of the error."""
     k, capacity, end = np.array([1.0, 0.3]), 2.0, 0.02
 
     def exact(solver, t):
         field = 1.0
-        for x, k_axis, start in zip(centres(solver), k, (0.01, 0.006), strict=True):
+        for x, k_axis, start in zip(centres(solver), k, (0.02, 0.03), strict=True):
             variance = start + 2 * k_axis / capacity * t
             field = field * jnp.exp(-((x - 1) ** 2) / (2 * variance)) / variance**0.5
         return field
 
     def error(n):
-        solver = heat((n, n), (2.0, 2.0), 0.32 * end / n * 5, CRANK_NICOLSON)
+        steps = n // 2
+        solver = heat((n, n), (2.0, 2.0), end / steps, CRANK_NICOLSON)
         conductivity = jnp.asarray(k).reshape(2, 1, 1) * jnp.ones((1, n, n))
         params = HeatParams(conductivity, jnp.array(capacity), exact(solver, 0.0))
-        steps = round(end / solver.dt)
-        return float(jnp.abs(run(solver, params, steps) - exact(solver, steps * solver.dt)).max())
+        return float(jnp.abs(run(solver, params, steps) - exact(solver, end)).max())
 
-    assert orders(error, [32, 48, 64, 96]) == pytest.approx(2, rel=0.05)
+    assert orders(error, [24, 32, 48, 64]) == pytest.approx(2, rel=0.05)
 
 
 def robin_slab(x, time, biot, terms=30):
@@ -101,7 +101,7 @@ def test_layers_conduct_a_constant_flux_when_steady():
     assert run(solver, params, 1) == pytest.approx(exact, abs=1e-7)
 
 
-@pytest.mark.parametrize("scheme", [CRANK_NICOLSON, RKL2(15)], ids=["Crank-Nicolson", "RKL2"])
+@pytest.mark.parametrize("scheme", [CRANK_NICOLSON, RKL2(21)], ids=["Crank-Nicolson", "RKL2"])
 def test_manufactured_solution_with_a_conductivity_that_grows(scheme):
     """``T = 2 + e^-t cos πx`` with the heating that makes it a solution for ``k₀ (1 + βT)``: order
     2 within 5 % over four grids, with dt ~ h and the heating at the middle of each step."""
@@ -156,7 +156,7 @@ def test_daily_wave_in_the_ground():
         forcing = HeatForcing(boundary_change=series)
         return float(jnp.abs(run(solver, params, steps, forcing) - exact(x, period / 2)).max())
 
-    assert orders(error, [128, 256, 512, 1024]) == pytest.approx(2, rel=0.05)
+    assert orders(error, [96, 144, 192, 256]) == pytest.approx(2, rel=0.05)
 
 
 def test_derivative_of_a_decayed_mode_by_the_diffusivity():
@@ -176,4 +176,4 @@ def test_derivative_of_a_decayed_mode_by_the_diffusivity():
         exact = -(np.pi**2) * end * np.exp(-2 * diffusivity * np.pi**2 * end)
         return abs(float(jax.grad(loss)(jnp.array(diffusivity))) - exact)
 
-    assert orders(error, [9, 27, 81, 243]) == pytest.approx(2, rel=0.05)
+    assert orders(error, [15, 21, 33, 51]) == pytest.approx(2, rel=0.05)

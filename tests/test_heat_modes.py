@@ -43,13 +43,13 @@ def rkl2(z, s):
     ("scheme", "z", "factor"),
     [
         (Explicit(), 0.3, lambda z: 1 - z),
-        (RKL2(3), 0.8, lambda z: rkl2(z, 3)),
-        (RKL2(9), 4.0, lambda z: rkl2(z, 9)),
+        (RKL2(3), 0.1, lambda z: rkl2(z, 3)),
+        (RKL2(9), 1.5, lambda z: rkl2(z, 9)),
         (Theta(1.0, tolerance=1e-15), 40.0, lambda z: 1 / (1 + z)),
         (Theta(0.5, tolerance=1e-15), 40.0, lambda z: (1 - z / 2) / (1 + z / 2)),
         (Theta(0.7, tolerance=1e-15), 0.9, lambda z: (1 - 0.3 * z) / (1 + 0.7 * z)),
     ],
-    ids=repr,
+    ids=lambda value: None if callable(value) else repr(value),
 )
 @pytest.mark.parametrize(
     ("shape", "kinds"),
@@ -81,11 +81,11 @@ def test_derivative_of_the_amplification_by_the_conductivity(theta):
     assert reverse == pytest.approx(exact, rel=1e-12)
 
 
-@pytest.mark.parametrize("scheme", [Explicit(), RKL2(5)], ids=repr)
-def test_the_stable_step_is_exact(scheme):
-    """With constant coefficients the shortest wave of a Dirichlet or periodic grid neither grows
-    nor decays in a step of forward Euler at the limit; RKL2 damps it even there, and lets it grow
-    from 1 % above (its limit is that of the polynomial, at z = (s² + s - 2) / 2)."""
+@pytest.mark.parametrize(("scheme", "margin"), [(Explicit(), 1.001), (RKL2(5), 1.2)], ids=repr)
+def test_the_stable_step_is_exact(scheme, margin):
+    """With constant coefficients the shortest wave between cold or periodic faces changes its sign
+    and nothing else in a step of forward Euler at the limit. RKL2 damps it there; that its
+    polynomial leaves the unit disc comes 20 % later."""
     shape, kinds = (8, 10), ["sine", "wave"]
     solver, _ = problem(shape, kinds, scheme, 1.0)
     params = HeatParams(jnp.full(shape, CONDUCTIVITY), jnp.full(shape, CAPACITY), jnp.zeros(shape))
@@ -99,5 +99,5 @@ def test_the_stable_step_is_exact(scheme):
         after = timed.step(timed.coefficients(params), padded(sign), None)
         return float(jnp.abs(inside(timed, after)).max())
 
-    assert growth(0.99 * limit) <= 1
-    assert growth(1.01 * limit) > 1
+    assert growth(0.999 * limit) <= 1
+    assert growth(margin * limit) > 1

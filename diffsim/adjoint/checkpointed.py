@@ -146,7 +146,8 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
         return reverse(bars, states, index, plan.block)
 
     def row(loop, row):
-        return play(*loop, row, lambda slot: slot, lambda i, c: replay(i, c)[0], one), None
+        slots, bars = loop
+        return play(slots, bars, row, lambda slot: slot, lambda i, c: replay(i, c)[0], one), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     bars = reverse((consts_bar, carry_bar, xs_bar), tail_states, plan.blocks - 1, plan.tail)

@@ -162,7 +162,8 @@ def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
     steps -= steps % adjoint.stretches if steps < loop.length else 0
     tried = gradient(loop, adjoint, steps)
     slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in loop.xs]
-    destroyed = jax.eval_shape(loop.step.keeping, loop.consts, loop.carry, slices)[2]
+    keeping = loop.step.keeping
+    destroyed = jax.eval_shape(keeping, loop.consts, loop.carry, slices)[2]  # pyright: ignore
     total = tried.bytes + (loop.length - steps) * (_traffic(loop) + size(destroyed))
     seconds = tried.seconds * loop.length / steps
     states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)

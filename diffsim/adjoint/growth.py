@@ -9,6 +9,7 @@ nothing: after each block of reversed steps, at some hundred entries of each arr
 import warnings
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,17 +49,39 @@ def _sample(leaf, entries):
     return leaf[tuple(slice(None, None, -(-n // along) or 1) for n in leaf.shape)]
 
 
-def feeds(ys_bar, length):
-    """What feeds the carry's cotangents, ``[leaf, quarter]``: the largest from there to the end.
+class Feed(NamedTuple):
+    """What makes cotangents of the carry grow with no help of the loop's own dynamics."""
 
-    Args:
-        ys_bar: cotangents of what is seen at each step
-        length: of the run, steps
-    """
+    seen: jax.Array  # [leaf, quarter], the largest of it from there to the end of the run
+    decay: jax.Array  # of the carry over the run; that of the leaf that decays most
+
+    @classmethod
+    def of(cls, carry, new, ys, length):
+        """What a run shows: the carry before and after it, and what was seen at each step."""
+        sizes = [
+            [jnp.max(jnp.abs(a), initial=0) for a in pair] for pair in zip(carry, new, strict=True)
+        ]
+        decays = [jnp.where(first > 0, first / last, 1).astype(float) for first, last in sizes]
+        decay = jnp.max(jnp.stack(decays), initial=1.0)
+        return cls(*lax.stop_gradient((_tails(ys, length), decay)))
+
+    def times(self, rows, ys_bar, length):
+        """The same with the cotangents of what was seen, those of ``rows``.
+
+        The one of ``y = h(u)`` enters times ``h'(u)``. If h is a power, h' decays no faster than y.
+        """
+        if not rows:
+            return self._replace(seen=jnp.ones((1, QUARTERS)))
+        seen = self.seen[jnp.array(rows)] * lax.stop_gradient(_tails(ys_bar, length))
+        return self._replace(seen=seen)
+
+
+def _tails(leaves, length):
+    """The largest magnitudes, ``[leaf, quarter]``, from the start of each quarter to the end."""
     ends = [length * quarter // QUARTERS for quarter in range(QUARTERS + 1)]
-    parts = [[_seen(leaf[a:b]) for a, b in pairwise(ends)] for leaf in ys_bar]
-    parts = jnp.array(parts or [[1.0] * QUARTERS])
-    return lax.cummax(lax.stop_gradient(parts), axis=1, reverse=True)
+    parts = [[_seen(leaf[a:b]) for a, b in pairwise(ends)] for leaf in leaves]
+    parts = jnp.array(parts, float).reshape(len(leaves), QUARTERS)
+    return lax.cummax(parts, axis=1, reverse=True)
 
 
 def _seen(leaf):
@@ -67,19 +90,18 @@ def _seen(leaf):
     return jnp.max(jnp.abs(some), initial=0)
 
 
-def report(noted, fed, length):
+def report(noted, feed, length):
     """Warn if the cotangents exploded.
 
     Args:
         noted: by `note`
-        fed: by `feeds`
+        feed: of the run, times the cotangents of what was seen
         length: of the run, steps
     """
-
     noted = lax.stop_gradient(noted)
 
     def tell():
-        growth, steps = _growth(noted, fed, length)
+        growth, steps = _growth(noted, feed, length)
         worst = _largest_of_batch(growth)
         jax.debug.callback(_warn, worst, _largest_of_batch(jnp.where(growth == worst, steps, 0)))
 
@@ -88,19 +110,21 @@ def report(noted, fed, length):
     lax.cond(suspect > 0, tell, lambda: None)
 
 
-def _growth(noted, fed, length):
+def _growth(noted, feed, length):
     """How much faster the cotangents grew than what fed them, and over how many steps.
 
-    Zero if they did not grow in each quarter of the run in turn, as long as they are finite.
+    Zero if they did not grow in each quarter of the run in turn, as long as they are finite. Where
+    the carry decays over the run, what is seen may depend on it in any way: its cube is allowed.
     """
     finite = jnp.cumprod(jnp.isfinite(noted[::-1]).astype(int))[::-1] > 0
     grew = jnp.all((noted[:-1] > noted[1:]) | ~finite[:-1])
     first = jnp.argmax(finite)  # the earliest quarter in time
-    feed = jnp.max(fed[:, first] / fed[:, -1], where=fed[:, first] > 0, initial=1.0)
-    growth = noted[first] / noted[-1] / feed
+    early, late = feed.seen[:, first], feed.seen[:, -1]
+    fed = jnp.max(early / late, where=early > 0, initial=1.0) * feed.decay**3
+    growth = noted[first] / noted[-1] / fed
     steps = (QUARTERS - 1 - first) * length / QUARTERS
     known = finite[-1] & (noted[-1] > 0)
-    return jnp.where(grew & known & (growth > LIMIT), growth, 0.0), steps
+    return jnp.where(grew & known & (growth > LIMIT), noted[first] / noted[-1], 0.0), steps
 
 
 def _warn(growth, steps):

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.core
 import psutil
 
 from diffsim.adjoint.checkpointed import Revolve

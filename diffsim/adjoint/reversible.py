@@ -120,7 +120,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     def one(walk, inputs):
         after, consts_bar, carry_bar = walk
         x, y_bar, destroyed = inputs
-        before = smooth.step.undo(consts, after, x, destroyed)
+        before = smooth.step.undo(consts, after, x, destroyed)  # pyright: ignore[reportOptionalCall]
         more, carry_bar, x_bar = smooth.pull(consts, before, x, carry_bar, y_bar)
         return (before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 

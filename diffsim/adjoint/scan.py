@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
@@ -88,7 +89,7 @@ def scan(
         return lax.scan(f, init, xs, length, reverse, unroll)
 
     # without jit every value is at hand and kept, as somebody who debugs wants it
-    if isinstance(adjoint, StoreAll) or jax.config.jax_disable_jit:
+    if isinstance(adjoint, StoreAll) or jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return plain()
     # lax.scan itself checks the arguments and settles the carry's types
     types = jax.eval_shape(plain)

@@ -5,7 +5,7 @@ keys) and parameters that nobody differentiates are told apart by a `Split` and 
 cotangent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,11 +107,11 @@ class SmoothStep:
         )
         return consts_bar, [*xs_bar, *([growth.quiet()] if self.watched else [])]
 
-    def told(self, xs_bar, fed):
+    def told(self, xs_bar, feed):
         """The cotangents of the inputs alone; a warning if those of the carry exploded."""
         count = sum(self.xs.smooth)
         for noted in xs_bar[count:]:
-            growth.report(noted, fed, self.watched)
+            growth.report(noted, feed, self.watched)
         return xs_bar[:count]
 
     def reverse(self, consts, xs, ys_bar, bars, states, start, size):
@@ -152,13 +152,15 @@ def differentiable_loop(
         sizes = len(consts), len(carry)
 
         def rule(moves, args):
-            parts = [Split(part) for part in _cut(moves, sizes)]
+            of_consts, of_carry, of_xs = (Split(part) for part in _cut(moves, sizes))
             consts, carry, xs = _cut(args, sizes)
             # a parameter's tangent moves all of the carry
-            moved_carry, parts[1] = parts[1], Split.by_type(carry)
+            whole = Split.by_type(carry)
             (new, ys), kept = sweep(args)
             watched = length if length >= growth.LEAST else 0
-            smooth = SmoothStep(step, *parts, Split.by_type(ys), watched)
+            smooth = SmoothStep(step, of_consts, whole, of_xs, Split.by_type(ys), watched)
+            shown = whole.of(carry), whole.of(new), smooth.ys.of(ys)
+            feed = growth.Feed.of(*shown, watched) if watched else None
 
             def tangent(residuals, dots):
                 carry = residuals[1]
@@ -176,7 +178,7 @@ def differentiable_loop(
                 return _tangent(smooth, loops, residuals[:3], carry_dot, *dots)
 
             def transpose(residuals, bars):
-                consts, carry, xs, kept = residuals
+                consts, carry, xs, kept, feed = residuals
                 count = sum(smooth.carry.smooth)
                 carry_bar = [
                     jnp.zeros_like(leaf) if bar is None else bar
@@ -185,15 +187,16 @@ def differentiable_loop(
                 seen = Split(tuple(b is not None for b in smooth.ys.spread(bars[count:])))
                 ys_bar = [bar for bar in bars[count:] if bar is not None]
                 reversed_step = replace(smooth, ys=seen)
-                fed = growth.feeds(ys_bar, watched) if watched else None
+                rows = [i for i, bar in enumerate(bars[count:]) if bar is not None]
+                feed = feed and feed.times(rows, ys_bar, watched)
                 consts_bar, carry_bar, xs_bar = backward(
                     reversed_step, consts, xs, kept, carry_bar, ys_bar
                 )
-                xs_bar = reversed_step.told(xs_bar, fed)
-                carry_bar = moved_carry.of(smooth.carry.spread(carry_bar))
+                xs_bar = reversed_step.told(xs_bar, feed)
+                carry_bar = of_carry.of(smooth.carry.spread(carry_bar))
                 return [forward_only(bar) for bar in (*consts_bar, *carry_bar, *xs_bar)]
 
-            return (new, ys), (consts, carry, xs, kept), tangent, transpose
+            return (new, ys), (consts, carry, xs, kept, feed), tangent, transpose
 
         looped = derivable(lambda args: run(step, *_cut(args, sizes)), rule)
         sweep = _sweep(lambda args: forward(step, *_cut(args, sizes)), looped)
@@ -254,7 +257,7 @@ def _tangent(smooth, loops, primals, carry_dot, consts_dot, xs_dot):
     return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
 
 
-def _cut(leaves: Sequence, sizes: tuple[int, int]):
+def _cut(leaves: Any, sizes: tuple[int, int]) -> tuple[Any, Any, Any]:
     """What belongs to consts, carry and xs."""
     first, second = sizes[0], sum(sizes)
     return leaves[:first], leaves[first:second], leaves[second:]

@@ -13,6 +13,7 @@ from math import inf, nan
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import partial_eval
