@@ -160,7 +160,8 @@ def _on_device(loaded: Loaded) -> Loaded:
     """The case with its arrays as JAX's, of its precision."""
     problem, dtype = loaded.problem, loaded.case.precision
     values = problem.params, problem.forcing, problem.truth
-    params, forcing, truth = jax.tree.map(lambda a: jnp.asarray(a, dtype), values)
+    with np.errstate(over="ignore"):  # the run tells of infinities, with their place
+        params, forcing, truth = jax.tree.map(lambda a: jnp.asarray(a, dtype), values)
     problem = problem._replace(params=params, forcing=forcing, truth=truth)
     return loaded._replace(problem=problem)
 

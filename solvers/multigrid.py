@@ -1,7 +1,7 @@
 """A multigrid cycle for diffusion on a regular grid: a preconditioner for implicit steps.
 
-Cells are merged in twos along each axis until one is left (cell-centred multigrid, Wesseling 1988);
-what conducts between them halves with the distance. All fields carry a halo of one empty cell.
+Cells are merged in twos along each axis until few are left (cell-centred multigrid, Wesseling
+1988); what conducts between them halves with the distance. All fields carry a halo of one empty cell.
 """
 
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from jax import lax
 
 from solvers import stencil
 
+COARSEST = 4  # cells along the longest axis that are left to Jacobi's iteration alone
 DAMPING = 0.8  # of Jacobi's iteration: what smooths best in two and three dimensions
 
 
@@ -65,10 +66,13 @@ def apply(operator, field):
 
 def cycle(operator):
     """A function that about solves ``operator x = right``: symmetric, positive, one V-cycle."""
-    damped = 1 / (operator.own + coupling(operator))
-    if max(damped.shape) == 3:  # one cell
-        return lambda right: right * damped
-    damped = DAMPING * damped
+    damped = DAMPING / (operator.own + coupling(operator))
+
+    def sweep(right, field):
+        return field + damped * (right - apply(operator, field))
+
+    if max(damped.shape) <= COARSEST + 2:
+        return lambda right: lax.fori_loop(0, 8, lambda _, field: sweep(right, field), 0 * right)
     # merged with what reads them, the levels would take minutes to compile
     apart = stencil.materialise
     coarser = cycle(apart(_coarse(operator)))
@@ -76,8 +80,7 @@ def cycle(operator):
     def solve(right):
         field = damped * right
         left = apart(_merge(right - apply(operator, field)))
-        field = apart(field + _spread(coarser(left), right.shape))
-        return field + damped * (right - apply(operator, field))
+        return sweep(right, apart(field + _spread(coarser(left), right.shape)))
 
     return solve
 

@@ -12,7 +12,7 @@ from diffsim import Multilevel, Periodic, Revolve, StoreAll, gauss_newton_vp, hv
 from diffsim.check import taylor_test
 
 each_strategy = pytest.mark.parametrize(
-    "adjoint", [Periodic(4), Revolve(3, 2), Multilevel(4)], ids=repr
+    "adjoint", [Periodic(4), Revolve(3, 2), Multilevel(7)], ids=repr
 )
 STEPS = 13
 

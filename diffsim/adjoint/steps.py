@@ -199,7 +199,9 @@ def differentiable_loop(
             return (new, ys), (consts, carry, xs, kept, feed), tangent, transpose
 
         looped = derivable(lambda args: run(step, *_cut(args, sizes)), rule)
-        sweep = _sweep(lambda args: forward(step, *_cut(args, sizes)), looped)
+        plain = lambda args: forward(step, *_cut(args, sizes))  # noqa: E731
+        # JAX has no transpose of a loop of unknown length, which reverse over forward mode needs
+        sweep = plain if length else _sweep(plain, looped)
         return looped([*consts, *carry, *xs])
 
     return loop
