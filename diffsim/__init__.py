@@ -1,6 +1,7 @@
 """diffsim differentiates physics simulations: gradients over dense grids that fit in memory."""
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
+from diffsim.adjoint.fit import Fit
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
@@ -11,6 +12,7 @@ from diffsim.grid import Grid
 from diffsim.simulate import simulate
 
 __all__ = [
+    "Fit",
     "Grid",
     "Invertible",
     "Multilevel",

@@ -1,7 +1,8 @@
 """A multigrid cycle for diffusion on a regular grid: a preconditioner for implicit steps.
 
 Cells are merged in twos along each axis until few are left (cell-centred multigrid, Wesseling
-1988); what conducts between them halves with the distance. All fields carry a halo of one empty cell.
+1988); what conducts between them halves with the distance.
+All fields carry a halo of one empty cell.
 """
 
 from typing import NamedTuple

@@ -268,14 +268,12 @@ class ShallowWater(Solver):
         grid = Grid(shape=(8,), spacing=(5.0,))
         solver = cls(grid=grid, dt=0.5, boundary=((Discharge(), Stage()),), limiter=None)
         x = np.arange(1, 9) / 8
-        bed, stage, discharge = 8 - 1.5 * x**2, 10 - 0.6 * x**2, 5 + 7 * x[None] ** 4
-        params = bed, stage, discharge, 0.2 + 0.04 * x, 12 - 8 * x**2
+        bed, stage, discharge = -1.5 * x**2, 2 - 0.6 * x**2, 5 + 2.5 * x[None] ** 2
+        params = bed, stage, discharge, 0.2 + 0.04 * x, 6 - 4 * x**2
         steps = np.arange(19)
-        level, inflow = 9.3 - 0.01 * steps, 6 + 6 * np.exp(-(((steps - 7) / 3) ** 2))
-        shower, jolt = (
-            0.3 + 1.5 * np.exp(-((steps - 5) ** 2)),
-            0.05 + 0.3 * np.exp(-((steps - 3) ** 2)),
-        )
+        level, inflow = 1.3 - 0.01 * steps, 5 + 4 * np.exp(-(((steps - 7) / 3) ** 2))
+        shower = 0.3 + 0.3 * np.exp(-((steps - 5) ** 2))
+        jolt = 0.05 + 0.15 * np.exp(-((steps - 3) ** 2))
         forcing = level[:, None], inflow[:, None], shower, jolt
         return Example(
             solver,

@@ -69,7 +69,8 @@ def test_gradient_in_float32():
 
 
 def test_memory_is_the_stretches_and_what_a_step_destroys():
-    """Twice the steps cost twice the three dampers (24 bytes a step) and the inputs, no states."""
+    """Twice the steps cost twice the three dampers (24 bytes a step) and five numbers
+    of inputs, what is seen and their cotangents, no states."""
 
     def temporary(steps):
         def loss(speed):
@@ -78,7 +79,7 @@ def test_memory_is_the_stretches_and_what_a_step_destroys():
         compiled = jax.jit(jax.grad(loss)).lower(jnp.ones(40)).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert (temporary(8000) - temporary(4000)) / 4000 < 24 + 4 * 8 + 8
+    assert (temporary(8000) - temporary(4000)) / 4000 <= 24 + 5 * 8
 
 
 @each_solver

@@ -95,7 +95,7 @@ def scan(
     types = jax.eval_shape(plain)
     slices, xs_tree = jax.tree.flatten(xs)
     steps = len(slices[0]) if slices else int(length or 0)
-    if not steps:
+    if steps <= 0:
         return plain()
     carry, carry_tree = jax.tree.flatten(jax.tree.map(_promoted, init, types[0]))
     step, consts = _closed(f, carry, carry_tree, slices, xs_tree)
