@@ -185,7 +185,6 @@ MISTAKES = {
     "unequal inputs": lambda scan: scan(keep, 0.0, (jnp.ones(3), jnp.ones(4))),
     "another length": lambda scan: scan(keep, 0.0, jnp.ones(3), 4),
     "no length": lambda scan: scan(keep, 0.0),
-    "negative length": lambda scan: scan(keep, 0.0, None, -1),
     "length of no number": lambda scan: scan(keep, 0.0, None, "three"),
     "traced length": lambda scan: jax.jit(lambda n: scan(keep, 0.0, None, n))(3),
     "inputs without an axis": lambda scan: scan(keep, 0.0, 1.0),

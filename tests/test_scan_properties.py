@@ -91,7 +91,7 @@ def loss(run, scan, weights, carry, xs):
 
 def assert_same(ours, theirs, rtol):
     """Relative to the largest entry of all: a leaf may be what is left of larger terms."""
-    ours, theirs = ([leaf for leaf in jax.tree.leaves(tree)] for tree in (ours, theirs))
+    ours, theirs = (list(jax.tree.leaves(tree)) for tree in (ours, theirs))
     assert [(a.shape, a.dtype) for a in ours] == [(a.shape, a.dtype) for a in theirs]
     pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.dtype != jax.dtypes.float0]
     scale = max([1.0, *(float(np.abs(b).max(initial=0)) for _, b in pairs)])
