@@ -1,8 +1,8 @@
 """Second derivatives without a matrix: how a gradient, or a misfit, bends along a direction.
 
 Both products cost a few gradients whatever the number of parameters, and go through every strategy
-that has a forward mode: the time loop carries a state and its tangent. A product keeps three times
-the states of a gradient.
+that has a forward mode. The time loop then carries a state and its tangent, so that a product keeps
+twice the bytes of a gradient.
 """
 
 from collections.abc import Callable

@@ -156,6 +156,33 @@ def _shapes(*args, **how):
     return jax.make_jaxpr(partial(_apply, **how))(*args).out_avals
 
 
+def kept_whole(run: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
+    """``run``, in one piece where JAX would evaluate a part of it ahead.
+
+    Linearizing, JAX (to 0.11) splits off what a loop computes from its constants alone, and forgets
+    `jax.custom_jvp` rules of the rest on the way: a derivative of second order would look through
+    them.
+    """
+
+    @jax.custom_jvp
+    def call(*args):
+        return run(list(args))
+
+    def call_jvp(primals, tangents):
+        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
+
+        def of_moved(*moved):
+            args = list(primals)
+            for i, value in zip(moving, moved, strict=True):
+                args[i] = value
+            return run(args)
+
+        return jax.jvp(of_moved, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+    call.defjvp(call_jvp, symbolic_zeros=True)
+    return lambda args: call(*args)
+
+
 def inexact(leaf) -> bool:
     """Whether an array has a derivative."""
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)

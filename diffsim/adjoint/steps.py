@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffsim.adjoint import growth
-from diffsim.adjoint.linear import derivable, forward_only, inexact, refuse
+from diffsim.adjoint.linear import derivable, forward_only, inexact, kept_whole, refuse
 
 Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
@@ -199,7 +199,7 @@ def differentiable_loop(
             return (new, ys), (consts, carry, xs, kept, feed), tangent, transpose
 
         looped = derivable(lambda args: run(step, *_cut(args, sizes)), rule)
-        plain = lambda args: forward(step, *_cut(args, sizes))  # noqa: E731
+        plain = kept_whole(lambda args: forward(step, *_cut(args, sizes)))
         # JAX has no transpose of a loop of unknown length, which reverse over forward mode needs
         sweep = plain if length else _sweep(plain, looped)
         return looped([*consts, *carry, *xs])
