@@ -123,10 +123,10 @@ def along_leaf(cls, section, name):
 
 @pytest.mark.parametrize(("cls", "section", "name"), LEAVES)
 def test_taylor_remainder_falls_with_the_square_of_the_step(cls, section, name):
-    """Order above 1.99 in three seeded directions. The next term of the series bends it in proportion
-    to h, by 0.014 at most in any example at h = 4e-4 of the leaf, and half as much for each halving:
-    the first is left out. A source must not leave its window of nodes on the way (there the
-    interpolation is continuous, but has a kink)."""
+    """Order above 1.99 in three seeded directions. The next term of the series bends it in
+    proportion to h, by 0.014 at most in any example at h = 4e-4 of the leaf, and half as much for
+    each halving: the first is left out. A source must not leave its window of nodes on the way
+    (there the interpolation is continuous, but has a kink)."""
     f, x, gradient = along_leaf(cls, section, name)
     orders = taylor_test(f, x, gradient=gradient, step=4e-4, halvings=3)[:, 1:]
     assert np.all(orders > 1.99), orders
