@@ -1,7 +1,7 @@
 """diffsim differentiates physics simulations: gradients over dense grids that fit in memory."""
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
-from diffsim.adjoint.fit import Fit
+from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible

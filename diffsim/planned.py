@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import jax
 
 from diffsim.adjoint.checkpointed import Revolve
-from diffsim.adjoint.fit import Fit, foretell, human
-from diffsim.adjoint.forecast import Forecast
+from diffsim.adjoint.fit.choose import Fit, foretell, human
+from diffsim.adjoint.fit.forecast import Forecast
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.case import Loaded
 from diffsim.task import Gradient, Problem

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
+from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, Invertible, StoreAll, scan
@@ -76,7 +77,7 @@ def simulate(
         new = step(coefficients, state, forcing_n)
         if watch is not None:
             lost = _look(lost, new, n + 1, steps)
-        return (new, lost), keep(state)
+        return (new, lost), keep(state) if keep else None
 
     def undo_one(carry, n_and_forcing, kept):
         state, lost = carry
@@ -100,9 +101,7 @@ def simulate(
         new, kept = advance(carry, inputs)
         return new, observe(carry[0]), kept
 
-    f = Invertible(seen, undo)
-    if not isinstance(adjoint, Reversible):
-        f = f.__call__
+    f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
     (state, lost), data = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
     if watch is not None:
         jax.debug.callback(functools.partial(_tell, watch), lost)
@@ -125,16 +124,15 @@ def _tell(watch, lost):
 
 
 def _keeper(solver, adjoint):
-    """What to keep of each state for the way back: nothing if the adjoint does not go back."""
-    if not isinstance(adjoint, Reversible):
-        return lambda state: None
-    if not isinstance(solver, ReversibleSolver):
+    """What to keep of each state for the way back; None if the adjoint does not go back."""
+    may_go_back = isinstance(solver, ReversibleSolver)
+    if isinstance(adjoint, Reversible) and not may_go_back:
         name = type(solver).__name__
         raise TypeError(
             f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
             "Revolve(checkpoints=…)"
         )
-    return solver.keep
+    return solver.keep if may_go_back and isinstance(adjoint, Reversible | Fit) else None
 
 
 def step_of(solver: Solver) -> Callable:

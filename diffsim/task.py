@@ -57,11 +57,14 @@ class Outcome(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """How long a program took, and what XLA plans to allocate for it besides its arguments."""
+    """How long a program took, and what XLA plans to allocate for it besides its arguments.
+
+    A program that Python drives compiles its pieces while it runs, and has no such plan.
+    """
 
     compile: float  # s
     run: float  # s
-    bytes: int
+    bytes: float  # nan if not known
     lost: bool  # a state was not finite
 
 
@@ -126,7 +129,11 @@ class Gradient(Task):
         total = problem.adjoint.evaluations(problem.steps)
         reversed_too = 0 if isinstance(problem.adjoint, StoreAll) else problem.steps
         ((misfit, predicted), gradient), backward = _timed(
-            "gradient", jax.value_and_grad(loss, has_aux=True), args, total + reversed_too
+            "gradient",
+            jax.value_and_grad(loss, has_aux=True),
+            args,
+            total + reversed_too,
+            problem.adjoint.compiles,
         )
         metrics = {
             "misfit": float(misfit),
@@ -148,22 +155,25 @@ class Gradient(Task):
         return Outcome(data, gradient, metrics, tuple(k for k, run in runs.items() if run.lost))
 
 
-def _timed(label: str, program: Callable, args: Sequence, total: int) -> tuple[Any, Timing]:
+def _timed(
+    label: str, program: Callable, args: Sequence, total: int, compiles: bool = True
+) -> tuple[Any, Timing]:
     """A program's result; it is compiled first, so that compiling and running are timed apart."""
     progress = Progress(label, total)
-    log.info("%s: compiling", label)
     start = time.perf_counter()
     lost = []
-    watched = partial(program, tick=progress.tick, watch=lost.append)
-    compiled = jax.jit(watched).lower(*args).compile()
+    program, size = partial(program, tick=progress.tick, watch=lost.append), np.nan
+    if compiles:
+        log.info("%s: compiling", label)
+        program = jax.jit(program).lower(*args).compile()
+        memory = program.memory_analysis()
+        size = memory.temp_size_in_bytes if memory else 0
     compile_s = time.perf_counter() - start
     with progress:
         start = time.perf_counter()
-        result = jax.block_until_ready(compiled(*args))
+        result = jax.block_until_ready(program(*args))
         run_s = time.perf_counter() - start
     jax.effects_barrier()
-    memory = compiled.memory_analysis()
-    size = memory.temp_size_in_bytes if memory else 0
     return result, Timing(compile_s, run_s, size, bool(lost))
 
 

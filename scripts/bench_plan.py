@@ -16,8 +16,8 @@ from scipy.ndimage import zoom
 
 import solvers
 from diffsim import Grid, Multilevel, Periodic, Reversible, Revolve, StoreAll, simulate
-from diffsim.adjoint.fit import foretell
-from diffsim.adjoint.trial import planned_bytes
+from diffsim.adjoint.fit.choose import foretell
+from diffsim.adjoint.fit.trial import planned_bytes
 
 CELLS, STEPS, ROUNDS = 9000, 200, 5
 FEW, SOME = 2, 12  # slots of Revolve that are looked at, besides the most

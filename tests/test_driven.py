@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from diffsim import Periodic, Revolve, StoreAll, scan
-from diffsim.adjoint import driven, folder, pieces, store
-from diffsim.adjoint.codec import Rounded
-from diffsim.adjoint.store import Disk, Host, Tiered
+from diffsim.adjoint import driven, pieces
+from diffsim.adjoint.store import folder
+from diffsim.adjoint.store import states as store
+from diffsim.adjoint.store.codec import Rounded
+from diffsim.adjoint.store.states import Disk, Host, Tiered
 
 
 def through(strategy, store):

@@ -16,11 +16,11 @@ from pydantic import ValidationError
 import solvers
 from diffsim import Grid, Invertible, Periodic, Revolve, StoreAll, scan, simulate
 from diffsim.__main__ import main as verbs
-from diffsim.adjoint import fit
-from diffsim.adjoint.fit import Fit, foretell
+from diffsim.adjoint.fit import choose as fit
+from diffsim.adjoint.fit.choose import Fit, foretell
+from diffsim.adjoint.fit.trial import planned_bytes
 from diffsim.adjoint.reversible import Reversible
-from diffsim.adjoint.store import Disk
-from diffsim.adjoint.trial import planned_bytes
+from diffsim.adjoint.store.states import Disk
 from diffsim.run import main
 from solvers.heat import Explicit, HeatParams, Neumann
 from solvers.wave import Free, WaveForcing, WaveParams

@@ -5,7 +5,7 @@ from math import prod
 
 import pytest
 
-from diffsim.adjoint.levels import Levels, multilevel
+from diffsim.adjoint.schedule.levels import Levels, multilevel
 
 PLANS = [
     Levels(1, ()),

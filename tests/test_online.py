@@ -10,7 +10,7 @@ from jax import lax
 
 from diffsim import Online, while_loop
 from diffsim.adjoint.online import Stopped
-from diffsim.adjoint.online_schedule import binomials, empty, given_up, keep, next_row
+from diffsim.adjoint.schedule.online import binomials, empty, given_up, keep, next_row
 
 WEIGHT = jnp.asarray(np.random.default_rng(0).standard_normal((3, 3)))
 ADJOINTS = [Online(1, 1), Online(2, 3), Online(3, 1), Online(4, 2), Online(50)]

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from diffsim.adjoint.online_schedule import advances, binomials, empty, given_up, keep, next_row
-from diffsim.adjoint.splits import fewest_advances, longest_chain
+from diffsim.adjoint.schedule.online import advances, binomials, empty, given_up, keep, next_row
+from diffsim.adjoint.schedule.splits import fewest_advances, longest_chain
 
 SLOTS = [1, 2, 3, 4, 5, 8, 12]
 

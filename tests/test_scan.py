@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from diffsim import Periodic, Revolve, StoreAll, scan
-from diffsim.adjoint.splits import fewest_advances
+from diffsim.adjoint.schedule.splits import fewest_advances
 
 STRATEGIES = [Periodic(1), Periodic(4), Periodic(99), Revolve(1, 1), Revolve(3, 2), Revolve(99)]
 each_strategy = pytest.mark.parametrize("adjoint", STRATEGIES, ids=repr)

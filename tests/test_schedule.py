@@ -7,8 +7,8 @@ from time import process_time
 import pytest
 from checkpoint_schedules import Forward, MultistageCheckpointSchedule, Reverse
 
-from diffsim.adjoint.schedule import binomial, periodic
-from diffsim.adjoint.splits import fewest_advances, longest_chain, split
+from diffsim.adjoint.schedule.plan import binomial, periodic
+from diffsim.adjoint.schedule.splits import fewest_advances, longest_chain, split
 
 
 def replay(plan):

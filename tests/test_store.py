@@ -13,10 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from diffsim.adjoint import place, store
-from diffsim.adjoint.codec import Bounded, Exact, Lossless, Rounded, pack, unpack, worst
-from diffsim.adjoint.folder import Folder
-from diffsim.adjoint.store import Disk, Host, Tiered
+from diffsim.adjoint.store import place
+from diffsim.adjoint.store import states as store
+from diffsim.adjoint.store.codec import Bounded, Exact, Lossless, Rounded, pack, unpack, worst
+from diffsim.adjoint.store.folder import Folder
+from diffsim.adjoint.store.states import Disk, Host, Tiered
 
 
 def codecs():
@@ -356,7 +357,7 @@ def test_a_folder_without_permission_is_an_error_with_its_path(tmp_path):
     """As somebody else, where the tests are run by one who may do anything."""
     code = """
     import os, sys
-    from diffsim.adjoint.store import Disk
+    from diffsim.adjoint.store.states import Disk
     folder = sys.argv[1]
     os.chdir(folder)  # whoever may not pass the folders above is there already
     os.makedirs("states", 0o555)
@@ -376,7 +377,7 @@ def test_a_full_disk_is_an_error_with_the_path_and_leaves_no_half_files(tmp_path
     code = """
     import resource, sys
     import numpy as np
-    from diffsim.adjoint.store import Disk
+    from diffsim.adjoint.store.states import Disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
     with Disk(folder=sys.argv[1]).open("problem") as states:
         states.save(0, [np.zeros(1000)])
@@ -414,7 +415,7 @@ def test_a_killed_program_leaves_a_folder_that_can_be_used_again(tmp_path):
     code = """
     import os, signal, sys
     import numpy as np
-    from diffsim.adjoint.store import Disk
+    from diffsim.adjoint.store.states import Disk
     states = Disk(folder=sys.argv[1]).open("problem")
     states.save(0, [np.arange(3)])
     states.note({"block": 1}, [])

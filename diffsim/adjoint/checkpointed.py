@@ -1,6 +1,6 @@
 """Binomial and periodic checkpointing inside one XLA program.
 
-A plan of integer rows (`diffsim.adjoint.schedule`) drives one ``lax.scan`` whose body loads a
+A plan of integer rows (`diffsim.adjoint.schedule.plan`) drives one ``lax.scan`` whose body loads a
 state, advances it, keeps states and reverses blocks. A zero-trip loop is its only "if": a
 ``cond`` around the slot buffer would copy the whole buffer. The step is traced once and stands a
 fixed number of times in the program, so compile time does not depend on the number of steps.
@@ -20,7 +20,7 @@ from jax import lax
 
 from diffsim.adjoint import driven
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.schedule import Plan, binomial, periodic
+from diffsim.adjoint.schedule.plan import Plan, binomial, periodic
 from diffsim.adjoint.steps import (
     SmoothStep,
     advance,
@@ -31,10 +31,9 @@ from diffsim.adjoint.steps import (
     take,
     take_block,
 )
-from diffsim.adjoint.store import Device, Disk, Host, Tiered
+from diffsim.adjoint.store.states import Device, Store
 from diffsim.solver import frozen
 
-Store = Device | Host | Disk | Tiered
 Count = Annotated[int, Gt(0)]
 
 
@@ -43,13 +42,17 @@ class Checkpointed(Adjoint):
 
     store: Store
 
+    @property
+    def compiles(self):
+        return isinstance(self.store, Device)
+
     @abstractmethod
     def plan(self, length: int) -> Plan:
         """When to keep what, for a run of ``length`` steps."""
 
     def loop(self, step, consts, carry, xs, length):
         plan = self.plan(length)
-        if not isinstance(self.store, Device):
+        if not self.compiles:
             return driven.loop(step, plan, self.store, consts, carry, xs)
         forward, backward = partial(_forward, plan), partial(_backward, plan)
         loop = differentiable_loop(step, partial(run, length), forward, backward, length)
@@ -158,7 +161,7 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
 
 
 def play(slots, bars, row, place, advance, reverse):
-    """One macro-action of a reversal, as `diffsim.adjoint.schedule.Row` describes it.
+    """One macro-action of a reversal, as `diffsim.adjoint.schedule.plan.Row` describes it.
 
     Args:
         slots: the kept states

@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffsim.adjoint.pieces import Backward, Forward, digest, like, no_results, plain
-from diffsim.adjoint.schedule import Plan
+from diffsim.adjoint.schedule.plan import Plan
 from diffsim.adjoint.steps import Leaves, SmoothStep, differentiable_loop, run
-from diffsim.adjoint.store import Disk, Host, States, Tiered
+from diffsim.adjoint.store.states import Disk, Host, States, Tiered
 
 log = logging.getLogger(__name__)
 STRETCH = 16  # blocks that the forward sweep advances between two looks at the clock

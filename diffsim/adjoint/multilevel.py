@@ -1,8 +1,8 @@
 """Multilevel checkpointing inside one XLA program whose loops all have a known length.
 
 A loop whose trip count depends on data makes an accelerator wait for the host at every pass. Here
-equal stretches lie within equal stretches (`diffsim.adjoint.levels`), and plain scans do. The step
-is traced once; how often it stands in the program depends on the number of levels alone.
+equal stretches lie within equal stretches (`diffsim.adjoint.schedule`), and plain scans do. The
+step is traced once; how often it stands in the program depends on the number of levels alone.
 
 Kept between the forward and the backward pass: the states before the outermost stretches, the
 parameters and the inputs. Recomputation drops what was observed (dead code).
@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from annotated_types import Gt
 from jax import lax
 
-from diffsim.adjoint.levels import Levels, multilevel
 from diffsim.adjoint.scan import Adjoint
+from diffsim.adjoint.schedule.levels import Levels, multilevel
 from diffsim.adjoint.steps import (
     UNROLL,
     SmoothStep,

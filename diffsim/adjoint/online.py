@@ -1,6 +1,6 @@
 """A loop whose number of steps shows only while it runs, with a gradient in bounded memory.
 
-The states to keep are chosen as the loop goes on, by the rule of `diffsim.adjoint.online_schedule`,
+The states to keep are chosen as the loop goes on, by the rule of `diffsim.adjoint.schedule.online`,
 here on traced integers; when the loop has ended the reversal is binomial between them.
 """
 
@@ -17,8 +17,8 @@ from annotated_types import Gt
 from jax import lax
 
 from diffsim.adjoint.checkpointed import play
-from diffsim.adjoint.online_schedule import binomials
 from diffsim.adjoint.scan import lifted
+from diffsim.adjoint.schedule.online import binomials
 from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop, put, take
 from diffsim.solver import frozen
 
@@ -95,7 +95,7 @@ def while_loop(
 
 
 class _Kept(NamedTuple):
-    """As `diffsim.adjoint.online_schedule.Kept`, traced."""
+    """As `diffsim.adjoint.schedule.online.Kept`, traced."""
 
     blocks: Any  # [slot]
     slots: Any  # [slot]

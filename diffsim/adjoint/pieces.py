@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from diffsim.adjoint.schedule import Plan
+from diffsim.adjoint.schedule.plan import Plan
 from diffsim.adjoint.steps import (
     UNROLL,
     Leaves,
@@ -135,7 +135,8 @@ def _compiled(function, *args, donate=()) -> tuple[str, Callable]:
 def no_results(step, plan: Plan, consts, carry, xs) -> Leaves:
     """Where what is seen at each step goes."""
     _, ys = jax.eval_shape(lambda c, x: step(consts, c, x), carry, [x[0] for x in xs])
-    return [jnp.zeros((plan.length, *y.shape), y.dtype) for y in ys]
+    shapes = [jax.ShapeDtypeStruct((plan.length, *y.shape), y.dtype) for y in ys]
+    return [jnp.zeros_like(y) for y in shapes]
 
 
 def digest(text: str, *values: Any) -> str:

@@ -19,6 +19,11 @@ from diffsim.solver import frozen
 class Adjoint(ABC):
     """How the past is remembered."""
 
+    @property
+    def compiles(self) -> bool:
+        """Whether a gradient can be one compiled program, under ``jax.jit``."""
+        return True
+
     @abstractmethod
     def loop(
         self, step: Step, consts: Leaves, carry: Leaves, xs: Leaves, length: int
@@ -195,6 +200,6 @@ def lifted(f, args, consts: Leaves):
     def lifted(consts, *args):
         jaxpr = core.ClosedJaxpr(closed.jaxpr, [consts[i] for i in places])
         out = core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args))
-        return jax.tree.unflatten(tree, out)
+        return jax.tree.unflatten(tree, map(_strong, out))
 
     return lifted

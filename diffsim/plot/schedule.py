@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from diffsim.adjoint.schedule import Plan
+from diffsim.adjoint.schedule.plan import Plan
 from diffsim.plot import style
 
 Line = tuple[tuple[int, int], tuple[int, int]]  # two points (time step, evaluations done so far)

@@ -16,8 +16,8 @@ import numpy as np
 from annotated_types import Gt
 from pydantic import InstanceOf
 
-from diffsim.adjoint.codec import Codec, Exact, pack, unpack, worst
-from diffsim.adjoint.place import Files, Memory, Tiers
+from diffsim.adjoint.store.codec import Codec, Exact, pack, unpack, worst
+from diffsim.adjoint.store.place import Files, Memory, Tiers
 from diffsim.solver import frozen
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffsim.adjoint.codec import Packed
+from diffsim.adjoint.store.codec import Packed
 
 
 class Memory:
@@ -42,7 +42,7 @@ class Files:
     durable = True
 
     def __init__(self, path: Path, fingerprint: str):
-        from diffsim.adjoint.folder import Folder  # POSIX alone has what it takes
+        from diffsim.adjoint.store.folder import Folder  # POSIX alone has what it takes
 
         self._folder, self._fingerprint = Folder(path), fingerprint
         self.blocks: set[int] = set()

@@ -1,15 +1,15 @@
 """When to keep which state: binomial checkpointing on integers alone.
 
 The plan with the fewest evaluations is the one of Griewank & Walther (2000, Algorithm 799, ACM TOMS
-26); among the many that reach it, one with the fewest rows is taken (`diffsim.adjoint.splits`).
+26); among the many that reach it, one with the fewest rows is taken (`splits`).
 """
 
 from itertools import pairwise
 from typing import NamedTuple
 
-from diffsim.adjoint.splits import fewest_advances as fewest_advances
-from diffsim.adjoint.splits import longest_chain as longest_chain
-from diffsim.adjoint.splits import split
+from diffsim.adjoint.schedule.splits import fewest_advances as fewest_advances
+from diffsim.adjoint.schedule.splits import longest_chain as longest_chain
+from diffsim.adjoint.schedule.splits import split
 
 
 class Row(NamedTuple):

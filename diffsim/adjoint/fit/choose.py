@@ -12,11 +12,11 @@ import psutil
 from jax.custom_derivatives import SymbolicZero
 from pydantic import AfterValidator, ByteSize, InstanceOf, TypeAdapter
 
-from diffsim.adjoint.forecast import Forecast, basis_of, forecast, strategies
-from diffsim.adjoint.outside import outside
+from diffsim.adjoint.fit.forecast import Forecast, basis_of, forecast, strategies
+from diffsim.adjoint.fit.outside import outside
+from diffsim.adjoint.fit.trial import Loop, planned_bytes
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.adjoint.steps import Split, run
-from diffsim.adjoint.trial import Loop, planned_bytes
 from diffsim.solver import frozen
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Fit(Adjoint):
     """The strategy with the fastest gradient that fits in so much memory.
 
     When a loop is differentiated, a few steps of it are compiled and timed on this machine, and
-    what each strategy would take is worked out (`diffsim.adjoint.forecast`); one line in the log
+    what each strategy would take is worked out (`diffsim.adjoint.fit`); one line in the log
     says what was chosen and why. A trial takes some seconds; loops of the same program share it.
     Counted are the loop's arguments, results and all that is kept between, within 10 %; what a loss
     does around the loop comes on top. Under ``jax.vmap`` it is the memory for one example. Steps

@@ -10,11 +10,11 @@ import jax.core
 import psutil
 
 from diffsim.adjoint.checkpointed import Revolve
-from diffsim.adjoint.forecast import BLOCKS, Basis, Forecast
+from diffsim.adjoint.fit.forecast import BLOCKS, Basis, Forecast
+from diffsim.adjoint.fit.trial import Loop
 from diffsim.adjoint.pieces import plain
-from diffsim.adjoint.schedule import Plan
-from diffsim.adjoint.store import BEHIND, Disk, Host
-from diffsim.adjoint.trial import Loop
+from diffsim.adjoint.schedule.plan import Plan
+from diffsim.adjoint.store.states import BEHIND, Disk, Host
 
 TRANSFERS = 3  # states that are kept and loaded on trial
 

@@ -1,25 +1,26 @@
 """What each strategy would take for a loop: bytes and seconds, before anything long runs.
 
-A few steps of three or four gradients are compiled and timed (`diffsim.adjoint.trial`). From there
-it is counting: a kept state more is one state more, exactly, and a step more brings its inputs,
-results and their cotangents. With ``a`` seconds to evaluate a step and ``p`` to transpose one, a
+A few steps of three or four gradients are compiled and timed (`diffsim.adjoint.fit.trial`). From
+there it is counting: a kept state more is one state more, exactly, and a step more brings its
+inputs, results and their cotangents. With ``a`` seconds to evaluate a step and ``p`` to transpose one, a
 gradient of n steps by checkpoints takes ``a E + p n``, where E is the strategy's own number of
 evaluations; the loads of states are in ``p``.
 """
 
 from collections.abc import Iterator
-from math import isqrt
+from dataclasses import replace
+from math import inf, isqrt
 from typing import NamedTuple
 
 import jax
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
+from diffsim.adjoint.fit.trial import Loop, forward, gradient, size
 from diffsim.adjoint.linear import inexact
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, StoreAll
-from diffsim.adjoint.schedule import fewest_advances
-from diffsim.adjoint.trial import Loop, forward, gradient, size
+from diffsim.adjoint.schedule.plan import fewest_advances
 
 BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
 AT_ONCE = 64  # slots up to here are all looked at, then every 4 % more
@@ -160,7 +161,8 @@ def _store_all(loop: Loop) -> Forecast:
 def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
     steps = _steps_on_trial(loop.length, size(loop.carry), STATES_ON_TRIAL)
     steps -= steps % adjoint.stretches if steps < loop.length else 0
-    tried = gradient(loop, adjoint, steps)
+    # made-up values may drift: no one's worry, and a trial must not call the host
+    tried = gradient(loop, replace(adjoint, drift=inf), steps)
     slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in loop.xs]
     keeping = loop.step.keeping
     destroyed = jax.eval_shape(keeping, loop.consts, loop.carry, slices)[2]  # pyright: ignore

@@ -60,7 +60,7 @@ class Levels(NamedTuple):
         """Step evaluations, where reversing one step evaluates ``reversal`` steps by itself.
 
         Args:
-            reversal: as in `diffsim.adjoint.schedule.Plan.step_evaluations`
+            reversal: as in `diffsim.adjoint.schedule.plan.Plan.step_evaluations`
         """
         stretches = list(enumerate(zip(self.counts, self.strides, strict=True)))
         replayed = sum(

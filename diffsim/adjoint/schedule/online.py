@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from diffsim.adjoint.schedule import Row
-from diffsim.adjoint.splits import longest_chain, repeats
+from diffsim.adjoint.schedule.plan import Row
+from diffsim.adjoint.schedule.splits import longest_chain, repeats
 
 LARGEST = 2**31 - 1  # 32-bit integer
 COLUMNS = 1024  # of the table of binomials: repeats that nobody can afford

@@ -1,0 +1,1 @@
+"""When to keep a state and when to recompute it: integers, without arrays."""

@@ -1,0 +1,1 @@
+"""Where kept states are, and how they are written there."""
