@@ -1,0 +1,102 @@
+"""What conduction keeps whatever the grid: heat, bounds, and the symmetry of its operator."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from heat_case import centres, heat, run
+
+from solvers.heat import RKL2, Dirichlet, Explicit, HeatForcing, HeatParams, Neumann, Theta
+
+SHAPE = 7, 6
+
+
+def rough(seed=0, slope=0.0):
+    """Conductivities, capacities and temperatures that vary from cell to cell."""
+    random = np.random.default_rng(seed)
+    return HeatParams(
+        conductivity=jnp.asarray(0.2 + random.random((2, *SHAPE))),
+        capacity=jnp.asarray(1 + random.random(SHAPE)),
+        initial=jnp.asarray(random.random(SHAPE)),
+        slope=jnp.array(slope),
+        sources=jnp.array([[0.31, 0.52], [0.77, 0.4]]),
+    )
+
+
+def box(dt, scheme, boundary=None):
+    return heat(SHAPE, (1.0, 0.9), dt, scheme, boundary)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dt", "rtol"),
+    [(Explicit(), 1e-3, 1e-14), (RKL2(5), 5e-3, 1e-14), (Theta(0.5), 0.3, 1e-11)],
+    ids=["explicit", "RKL2", "implicit"],
+)
+def test_between_insulated_faces_heat_changes_by_what_sources_give(scheme, dt, rtol):
+    """Each flux leaves one cell and enters the next: round-off of 20 steps for what is explicit,
+    the tolerance of 1e-12 of 20 solves for what is not; with a conductivity that grows."""
+    solver, params, steps = box(dt, scheme), rough(slope=0.3), 20
+    power = np.abs(np.sin(np.arange(2.0 * steps))).reshape(steps, 2)
+    end = run(solver, params, steps, HeatForcing(sources=jnp.asarray(power)))
+    cell = np.prod(solver.grid.spacing)
+    given = dt * power.sum()
+    before, after = (float(jnp.sum(params.capacity * t)) * cell for t in (params.initial, end))
+    assert given > 1e-2 * before
+    assert after - before == pytest.approx(given, rel=0, abs=rtol * after)
+
+
+def test_backward_euler_keeps_the_maximum_principle():
+    """Without sources no temperature leaves the range of the start and the faces, in steps of 1000
+    times the explicit limit and through jumps; but for the solves' tolerance, 1e-12. Crank-Nicolson
+    does not promise it: from a checkerboard it leaves the range by far more than that."""
+    cold = ((Dirichlet(), Neumann()), (Neumann(), Neumann()))
+    params = rough()._replace(
+        initial=jnp.asarray(np.indices(SHAPE).sum(axis=0) % 2 * 1.0),
+        boundary=jnp.array([[0.25, 0.0], [0.0, 0.0]]),
+    )
+    limit = box(1.0, Explicit(), cold).stable_dt(params)
+    kept, rung = (run(box(1e3 * limit, Theta(t), cold), params, 1) for t in (1.0, 0.5))
+    assert float(kept.min()) >= -1e-12
+    assert float(kept.max()) <= 1 + 1e-12
+    assert float(rung.min()) < -0.1
+
+
+def test_implicit_adjoint_is_that_of_a_dense_solve():
+    """1e-10: one Crank-Nicolson step is ``(M + K/2)⁻¹ (M - K/2)`` with K from the explicit scheme;
+    its transpose against the cotangent that reverse mode gives, solved to 1e-12."""
+    dt, params = 0.4, rough()
+    boundary = ((Dirichlet(), Neumann()), (Neumann(), Dirichlet()))
+
+    def matrix(scheme, dt):
+        """One step as a matrix: columns for the unit temperatures."""
+
+        def one(initial):
+            return run(box(dt, scheme, boundary), params._replace(initial=initial), 1)
+
+        return jax.jacfwd(lambda u: one(u.reshape(SHAPE)).ravel())(jnp.zeros(np.prod(SHAPE)))
+
+    rate = (matrix(Explicit(), 1e-3) - np.eye(np.prod(SHAPE))) / 1e-3
+    dense = np.linalg.solve(np.eye(len(rate)) - dt / 2 * rate, np.eye(len(rate)) + dt / 2 * rate)
+    g = np.random.default_rng(1).standard_normal(SHAPE)
+
+    def misfit(initial):
+        solver = box(dt, Theta(0.5), boundary)
+        return jnp.vdot(g, run(solver, params._replace(initial=initial), 1))
+
+    found = jax.grad(misfit)(params.initial)
+    expected = (dense.T @ g.ravel()).reshape(SHAPE)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-10 * np.abs(expected).max())
+
+
+def test_a_step_of_a_hundred_explicit_limits_is_right():
+    """Crank-Nicolson and RKL2(21), which reaches 115, against explicit steps of a hundredth: the
+    smooth field has decayed by a third, and both are second order in time: within 1e-3."""
+    coarse = heat((64,), (1.0,), 1.0, Explicit())
+    (x,) = centres(coarse)
+    params = HeatParams(jnp.ones(64), jnp.array(1.0), jnp.cos(np.pi * x))
+    dt = 100 * coarse.stable_dt(params)
+    expected = run(heat((64,), (1.0,), dt / 101, Explicit()), params, 404)
+    assert float(expected.max()) < 0.7
+    for scheme in (Theta(0.5), RKL2(21)):
+        found = run(heat((64,), (1.0,), dt, scheme), params, 4)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
