@@ -6,14 +6,17 @@ from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Invertible, StoreAll, scan
+from diffsim.adjoint.store.states import Disk, Host, Tiered
 from diffsim.curvature import gauss_newton_vp, hvp
 from diffsim.external import external_step
 from diffsim.grid import Grid
 from diffsim.simulate import simulate
 
 __all__ = [
+    "Disk",
     "Fit",
     "Grid",
+    "Host",
     "Invertible",
     "Multilevel",
     "Online",
@@ -21,6 +24,7 @@ __all__ = [
     "Reversible",
     "Revolve",
     "StoreAll",
+    "Tiered",
     "external_step",
     "gauss_newton_vp",
     "hvp",
