@@ -17,12 +17,20 @@ from diffsim.grid import Grid
 from diffsim.solver import quantities
 from diffsim.task import Gradient, Outcome
 
+ARRIVED = 0.05  # of a receiver's greatest departure from its first value
 
-def dataset(loaded: Loaded, outcome: Outcome) -> xr.Dataset:
+
+def dataset(loaded: Loaded, outcome: Outcome, highest: Any = None) -> xr.Dataset:
     """All that was computed, with the CF conventions' attributes.
 
     Arrays on the grid have its axes as dimensions; positions ``[source, axis]`` become the
-    coordinates ``source_z``, ``source_x``; data are ``[time, receiver]``.
+    coordinates ``source_z``, ``source_x``; data are ``[time, receiver]``, and there are observed
+    ones if other params made them.
+
+    Args:
+        loaded: the case
+        outcome: of its task
+        highest: ``[*grid.shape]``, the highest that each node saw, if it was asked for
     """
     _, case, problem, _ = loaded
     solver, grid = problem.solver, problem.solver.grid
@@ -42,11 +50,32 @@ def dataset(loaded: Loaded, outcome: Outcome) -> xr.Dataset:
             _add_positions(result, name, np.asarray(value), grid)
     name, units = solver.seen
     for key, value in outcome.data.items():
-        result[key] = (("time", "receiver"), value, _attrs(name, units))
+        if key == "predicted" or problem.truth:
+            result[key] = (("time", "receiver"), value, _attrs(name, units))
+    if highest is not None:
+        result["highest"] = (grid.axes, np.asarray(highest), _attrs(f"highest {name}", units))
+    if problem.observe.names:
+        result.coords["station"] = ("receiver", list(problem.observe.names), _attrs("station", "1"))
+    _add_marks(result, name, units)
     if "observed" in result:
         result["residual"] = result["predicted"] - result["observed"]
         result["residual"].attrs = _attrs(name, units)
     return result
+
+
+def _add_marks(result: xr.Dataset, name: str, units: str):
+    """When what a receiver sees first departs from its first value, how high it gets, and when."""
+    time, seen = result["time"].values, result["predicted"].values
+    departure = np.abs(seen - seen[0])
+    departed = departure > ARRIVED * departure.max(axis=0)
+    arrival = np.where(departed.any(axis=0), time[departed.argmax(axis=0)], np.nan)
+    marks = {
+        "arrival_time": (arrival, _attrs("arrival time", "s")),
+        "peak": (seen.max(axis=0), _attrs(f"highest {name}", units)),
+        "peak_time": (time[seen.argmax(axis=0)], _attrs("time of the peak", "s")),
+    }
+    for key, (values, attrs) in marks.items():
+        result[key] = ("receiver", values, attrs)
 
 
 def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
@@ -55,6 +84,8 @@ def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
     known = quantities(type(problem.params))
     found = {}
     for name, value in problem.params._asdict().items():
+        if value is None or not np.size(value):  # the solver does without
+            continue
         long_name, units = known.get(name, (name, "1"))
         dims = _dims(loaded, name, value)
         if not _is_positions(loaded, name, value):
@@ -63,8 +94,9 @@ def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
             text = f"{long_name} that made the observed data"
             found[f"observed_{name}"] = (dims, np.asarray(problem.truth[name]), _attrs(text, units))
         if name in outcome.gradient and isinstance(case.task, Gradient):
-            misfit = case.task.misfit.units(problem.solver.seen.units)
-            attrs = _attrs(f"derivative of the misfit by {long_name}", f"{misfit}/({units})")
+            misfit = case.task.misfit
+            per = f"{misfit.units(problem.solver.seen.units)}/({units})"
+            attrs = _attrs(f"derivative of the {misfit.called} by {long_name}", per)
             found[f"gradient_{name}"] = (dims, outcome.gradient[name], attrs)
     return found
 

@@ -21,7 +21,8 @@ import xarray as xr
 from diffsim import planned, plot, result
 from diffsim.adjoint.checkpointed import Checkpointed
 from diffsim.case import CaseError, Loaded, load
-from diffsim.task import Gradient, Outcome
+from diffsim.observe import highest
+from diffsim.task import Gradient, Outcome, Problem
 
 log = logging.getLogger("diffsim")
 
@@ -141,10 +142,11 @@ def _run(loaded: Loaded, folder: Path):
             problem = loaded.problem._replace(adjoint=foretold.adjoint)
             loaded = loaded._replace(problem=problem)
         outcome = loaded.case.task.run(loaded.problem)
+        level = _highest(loaded.problem)
     if foretold is not None:
         expected = {"predicted_bytes": foretold.bytes, "predicted_s": foretold.seconds}
         outcome = outcome._replace(metrics=outcome.metrics | expected)
-    data = result.dataset(loaded, outcome)
+    data = result.dataset(loaded, outcome, level)
     data.to_netcdf(folder / "result.nc", engine="scipy")
     metrics = result.metrics(loaded, outcome)
     finite = {
@@ -153,7 +155,14 @@ def _run(loaded: Loaded, folder: Path):
     (folder / "metrics.json").write_text(json.dumps(finite, indent=2) + "\n")
     _refuse_non_finite(loaded, outcome)
     _draw(data, loaded, folder)
-    _summarise(loaded, metrics, folder)
+    _summarise(loaded, data, metrics, folder)
+
+
+def _highest(problem: Problem) -> jax.Array | None:
+    if not problem.observe.highest:
+        return None
+    log.info("highest: compiling and running")
+    return highest(problem.solver, problem.params, problem.forcing, problem.steps)
 
 
 def _on_device(loaded: Loaded) -> Loaded:
@@ -191,26 +200,42 @@ def _draw(data: xr.Dataset, loaded: Loaded, folder: Path):
         figure.savefig(folder / f"{name}.png", dpi=150)
 
 
-def _summarise(loaded: Loaded, metrics: dict, folder: Path):
+def _summarise(loaded: Loaded, data: xr.Dataset, metrics: dict, folder: Path):
     """Say what a user wants to know at once."""
     mega = {name: value / 1e6 for name, value in metrics.items() if name.endswith("_bytes")}
     lines = {"run": "{steps} steps of {cells} cells, compiled in {compile_s:.1f} s"}
     lines["forward"] = "{forward_s:.3g} s, {cell_steps_per_s:.3g} cell steps/s"
     if isinstance(task := loaded.case.task, Gradient):
-        lines["misfit"] = f"{{misfit:.6g}} {task.misfit.units(loaded.problem.solver.seen.units)}"
+        lines[task.misfit.called] = (
+            f"{{misfit:.6g}} {task.misfit.units(loaded.problem.solver.seen.units)}"
+        )
         lines["gradient"] = (
             "{gradient_s:.3g} s, {gradient_over_forward:.1f} forward runs, "
             "{evaluations_per_step:.2f} evaluations a step, norm {gradient_norm:.6g}"
         )
+        kept = "{temporary_bytes:.3g} MB" if loaded.problem.adjoint.compiles else "store"
         lines["memory"] = (
-            "{temporary_bytes:.3g} MB, {states_kept} states kept; "
+            f"{kept}, {{states_kept}} states kept; "
             "to store all would take {store_all_bytes:.3g} MB"
         )
     lines["process"] = "{peak_rss_bytes:.3g} MB at most"
     log.info("%s", loaded.case.title)
     for name, line in lines.items():
         log.info("  %-9s %s", name, line.format(**{**metrics, **mega}))
+    for station in data["station"].values if "station" in data else ():
+        log.info("  %-9s %s", "station", _seen_at(data, str(station)))
     log.info("  %-9s %s", "results", folder)
+
+
+def _seen_at(data: xr.Dataset, station: str) -> str:
+    """What one station saw, in words."""
+    scale, unit = plot.time_unit(float(data["time"][-1]))
+    seen = data.sel(receiver=data["station"] == station)
+    arrival, when = (scale * seen[name].values[0] for name in ("arrival_time", "peak_time"))
+    if np.isnan(arrival):
+        return f"{station}: nothing arrives"
+    peak = f"{seen['peak'].values[0]:.4g} {seen['peak'].attrs['units']}"
+    return f"{station}: arrives at {arrival:.4g} {unit}, at most {peak} at {when:.4g} {unit}"
 
 
 if __name__ == "__main__":

@@ -107,12 +107,12 @@ class Gradient(Task):
     Args:
         misfit: between the data
         respect_to: names of the parameters
-        observed: the data
+        observed: the data; those of the case's own parameters if a misfit needs none
     """
 
     misfit: Annotated[InstanceOf[Misfit], Home("diffsim.misfit")]
     respect_to: Annotated[tuple[str, ...], MinLen(1)]
-    observed: Annotated[Simulated, Home("diffsim.task")]
+    observed: Annotated[Simulated, Home("diffsim.task")] = Simulated({})
 
     def run(self, problem):
         """A forward run for the observed data, then misfit, prediction and gradient in one."""

@@ -164,25 +164,22 @@ class Heat(AdjointSolver):
     # --- contract
 
     def coefficients(self, params):
-        shape, ndim = self.grid.shape, self.grid.ndim
-        dtype = jnp.asarray(params.conductivity).dtype
+        ndim, dtype = self.grid.ndim, jnp.asarray(params.conductivity).dtype
         if dtype not in (jnp.float32, jnp.float64):
             raise TypeError(f"params.conductivity is {dtype}: give float32 or float64")
-        full = partial(_full, params, dtype)
-        parts = [
-            self._faces(k, axis) for axis, k in enumerate(full("conductivity", (ndim, *shape)))
-        ]
+        full = {name: _full(params, dtype, name, shape) for name, shape in self._shapes.items()}
+        parts = [self._faces(k, axis) for axis, k in enumerate(full["conductivity"])]
         conductance, half, joint = zip(*parts, strict=True)
         points = self._points(jnp.asarray(params.sources, dtype).reshape(-1, ndim))
         return HeatCoefficients(
-            pace=jnp.pad(self.dt / full("capacity", shape), 1, constant_values=1),
-            heating=jnp.pad(full("heating", shape), 1),
+            pace=jnp.pad(self.dt / full["capacity"], 1, constant_values=1),
+            heating=jnp.pad(full["heating"], 1),
             conductance=conductance,
             half=half,
             joint=joint,
-            boundary=full("boundary", (ndim, 2)),
-            exchange=full("exchange", (ndim, 2)),
-            law=Law(full("slope", ())),
+            boundary=full["boundary"],
+            exchange=full["exchange"],
+            law=Law(full["slope"]),
             sources=points._replace(weights=points.weights / math.prod(self.grid.spacing)),
         )
 
@@ -216,14 +213,22 @@ class Heat(AdjointSolver):
         return lambda state: stencil.take(state.temperature, points)
 
     def check(self, params, forcing=None):
-        signs = {"conductivity": 0, "capacity": 0, "exchange": -1e-300}
-        remarks = [
-            Remark(f"params.{name}", f"the lowest value is {lowest:g}: it must be {words}")
-            for name, words in zip(signs, ("positive", "positive", "0 or more"), strict=True)
-            if (lowest := np.min(getattr(params, name))) <= signs[name]
+        misshapen = [
+            Remark(f"params.{name}", text)
+            for name, shape in self._shapes.items()
+            if (text := _misfit(name, np.shape(getattr(params, name)), shape))
         ]
-        if (lowest := self._growth(params).min()) <= 0:
-            text = f"at the temperatures given the conductivity falls to {lowest:g} of its value at"
+        if misshapen:
+            return misshapen
+        lowest = {name: np.min(getattr(params, name)) for name in self._shapes}
+        remarks = [
+            Remark(f"params.{name}", f"the lowest value is {lowest[name]:g}: it must be {words}")
+            for name, words in (("conductivity", "positive"), ("capacity", "positive"),
+                                ("exchange", "0 or more"))
+            if lowest[name] < 0 or (lowest[name] == 0 and words == "positive")
+        ]  # fmt: skip
+        if (growth := self._growth(params).min()) <= 0:
+            text = f"at the temperatures given the conductivity falls to {growth:g} of its value at"
             remarks.append(Remark("params.slope", f"{text} 0 K: keep 1 + slope T positive"))
         sources = np.asarray(params.sources, float).reshape(-1, self.grid.ndim)
         for i in np.flatnonzero(self.grid.outside(sources)):
@@ -388,6 +393,15 @@ class Heat(AdjointSolver):
 
     # --- geometry
 
+    @property
+    def _shapes(self):
+        """Of the parameters but positions."""
+        shape, ndim = self.grid.shape, self.grid.ndim
+        return {
+            "conductivity": (ndim, *shape), "capacity": shape, "initial": shape, "heating": shape,
+            "boundary": (ndim, 2), "exchange": (ndim, 2), "slope": (),
+        }  # fmt: skip
+
     def _part(self, axis, part):
         """An index of part of an axis, and of the cells without their halo along the others."""
         return tuple(part if i == axis else slice(1, -1) for i in range(self.grid.ndim))
@@ -426,14 +440,19 @@ class Heat(AdjointSolver):
         return stencil.Points(points.start + 1, jnp.where(lost, jnp.nan, points.weights))
 
 
+def _misfit(name, given, shape):
+    """What is wrong with the shape of a parameter, or nothing."""
+    allowed = [(), shape] + [shape[1:], (1, *shape[1:])] * (name == "conductivity")
+    if given in allowed:
+        return ""
+    return f"shape {given}, but {shape} is wanted: resample it, or give one number"
+
+
 def _full(params, dtype, name, shape):
     """A parameter at its full shape."""
     value = jnp.asarray(getattr(params, name), dtype)
+    if text := _misfit(name, value.shape, shape):
+        raise ValueError(f"params.{name} has {text}")
     if name == "conductivity" and value.shape == shape[1:]:
         value = value[None]
-    if value.shape not in ((), shape, (1, *shape[1:]) if name == "conductivity" else shape):
-        raise ValueError(
-            f"params.{name} has shape {value.shape}, but {shape} is wanted: resample it, or give "
-            "one number"
-        )
     return jnp.broadcast_to(value.reshape((1,) * (len(shape) - value.ndim) + value.shape), shape)

@@ -32,7 +32,17 @@ class Wall:
 
 @frozen
 class Open:
-    """Waves leave: the water beyond the face is as it is before it."""
+    """Waves leave.
+
+    Beyond the face lies a sea at rest: the wave that comes in from there carries its ``2 √(g h)``,
+    the one that leaves what the water inside has. Without a level water flows out as it comes, and
+    none flows in, as at the end of a channel.
+
+    Args:
+        level: m, of the sea beyond
+    """
+
+    level: float | None = None  # m
 
 
 @frozen
@@ -80,7 +90,7 @@ class ShallowWaterParams(NamedTuple):
 
 
 class ShallowWaterForcing(NamedTuple):
-    # [step, face]: for each Stage face, in the order of the axes, before and after
+    # [step, face]: for each Stage face, in the order of the axes, before and after; [step] of one
     stage: Annotated[Any, Quantity("water level at faces", "m")] = None
     # [step, face]: for each Discharge face, positive into the grid
     discharge: Annotated[Any, Quantity("discharge through faces", "m²/s")] = None
@@ -228,8 +238,9 @@ class ShallowWater(Solver):
         ]
         for kind in (Stage, Discharge):
             name, count = kind.__name__.lower(), self._count(kind)
-            series = getattr(forcing, name)
-            if (count or series is not None) and np.shape(series)[1:] != (count,):
+            series: Any = getattr(forcing, name)
+            given = None if series is None else np.shape(series)[1:] or (1,)
+            if given != ((count,) if count else None):
                 text = f"{count} faces take a series, but its shape is {np.shape(series)}: "
                 remarks.append(Remark(f"forcing.{name}", text + "give [step, face]"))
         if (params.uplift is None) != (forcing.uplift is None):
@@ -401,16 +412,15 @@ class ShallowWater(Solver):
         return depth, discharge, bed
 
     def _given(self, forcing, face, i):
-        """The value of the i-th series of a kind of face."""
+        """The value of the i-th series of a kind of face; one face needs no axis of faces."""
         name = type(face).__name__.lower()
-        values = getattr(forcing, name)
-        count = self._count(type(face))
-        if values is None or values.shape != (count,):
-            shape = None if values is None else values.shape
+        values, count = getattr(forcing, name), self._count(type(face))
+        shape = None if values is None else jnp.shape(values) or (1,)
+        if values is None or shape != (count,):
             raise ValueError(
                 f"forcing.{name} has shape {shape} a step for {count} faces: give [step, face]"
             )
-        return values[i]
+        return jnp.reshape(values, shape)[i]
 
     def _outside(self, face, axis, inward, mirrored, given):
         """The mirrored cells, changed to what the face stands for."""
@@ -426,12 +436,26 @@ class ShallowWater(Solver):
                 _root(self.gravity * outside) - _root(self.gravity * depth)
             )
             depth, into = outside, outside * speed
+        elif isinstance(face, Open):
+            depth, into = self._left(face, depth, into, bed)
         elif isinstance(face, Discharge):
             into = jnp.full_like(into, given)
             critical = jnp.cbrt(given**2 / self.gravity)
             depth = jnp.maximum(depth, critical)
         discharge[axis] = inward * into
         return [depth, *discharge, bed]
+
+    def _left(self, face, depth, into, bed):
+        """Depth and inflow beyond an open face: both waves meet there (Riemann's invariants)."""
+        if face.level is None:
+            return depth, jnp.minimum(into, 0)
+        leaving = -into * depth / jnp.maximum(depth, self.thin) ** 2  # m/s
+        own = _root(self.gravity * depth)
+        rest = _root(self.gravity * _positive(face.level - bed))
+        celerity = jnp.maximum((leaving + 2 * own + 2 * rest) / 4, 0)
+        beyond, out = celerity**2 / self.gravity, leaving / 2 + own - rest
+        fast = leaving > own  # nothing comes in against the flow
+        return jnp.where(fast, depth, beyond), jnp.where(fast, into, -out * beyond)
 
 
 def _strips(halo, high, periodic):

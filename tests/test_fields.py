@@ -45,6 +45,15 @@ def test_a_layer_begins_at_its_interface():
     assert made(fields.Layers(values=(4.0,), interfaces=()), CUBE).shape == CUBE.shape
 
 
+def test_terrain_parts_the_fields_at_the_ground():
+    """Sea level is depth 0: of columns at -25 and 0 m the first is ground from 25 m down."""
+    grid = Grid(shape=(4, 2), spacing=(10.0, 1.0), origin=(-5.0, 0.0))
+    hills = fields.Terrain(elevation=[-25.0, 0.0], above=1.0, below=fields.Constant(value=2.0))
+    np.testing.assert_array_equal(made(hills, grid), [[1, 1], [1, 2], [1, 2], [2, 2]])
+    with pytest.raises(ValueError, match=r"elevation has shape \(2,\), but the grid has \(9,\)"):
+        made(hills)
+
+
 def test_a_linear_gradient_is_linear_in_metres():
     ramp = made(fields.LinearGradient(value=1500.0, slope=(0.6, -0.1)))
     np.testing.assert_allclose(ramp, 1500 + 0.6 * Z - 0.1 * X, rtol=1e-15)
@@ -181,3 +190,56 @@ def test_a_file_that_says_its_units_badly_is_corrected_by_the_case(tmp_path, sai
     with pytest.raises(ValueError, match=f"the units '{said}' are unknown: say them in units"):
         made(File(path, "vp"), units="m/s")
     assert made(File(path, "vp", units="km/s")).min() > 1e6
+
+
+# --- positions on a map
+
+
+def test_degrees_become_metres():
+    """A degree of latitude is 111.195 km of a sphere of 6371 km; one of longitude at 60°, half."""
+    maker = fields.LatLon(
+        degrees=((61.0, -124.0), (60.0, 236.0), (59.0, 235.0)), origin=(60.0, 235.0), parallel=60.0
+    )
+    expected = np.array([[1.0, 0.5], [0.0, 0.5], [-1.0, 0.0]]) * np.radians(6.371e6)
+    np.testing.assert_allclose(made(maker), expected, atol=1e-6)
+    with pytest.raises(ValueError, match="less than or equal to 90"):
+        fields.LatLon(degrees=((-124.0, 61.0), (236.0, 60.0)), origin=(60.0, 235.0), parallel=60.0)
+
+
+# --- matplotlib's samples
+
+
+def test_a_sample_of_matplotlib_covers_its_own_grid():
+    """The sea floor at 48.4 N, 124.6 W, in the Strait of Juan de Fuca, is deeper than 150 m; the
+    mountains of the north-east corner are higher than 1000 m."""
+    grid = Grid(shape=(91, 120), spacing=(2431.0, 2431.0), axes=("y", "x"))
+    named = {"file": "topobathy.npz", "name": "topo", "spacing": grid.spacing}
+    bed = made(fields.MatplotlibSample(**named), grid)
+    assert bed.shape == grid.shape
+    where = fields.LatLon(
+        degrees=((48.4, -124.6), (49.8, -122.5)), origin=(48.0164, 234.0167), parallel=49.0
+    )
+    (strait, hill) = np.round(made(where) / 2431).astype(int)
+    assert bed[tuple(strait)] < -150
+    assert bed[hill[0] - 5 : hill[0] + 5, hill[1] - 5 : hill[1] + 5].max() > 1000
+    coarse = Grid(shape=(46, 60), spacing=(4862.0, 4862.0), axes=("y", "x"))
+    every_second = made(fields.MatplotlibSample(**named, method="nearest"), coarse)
+    np.testing.assert_array_equal(every_second, bed[::2, ::2])
+
+
+def test_a_row_of_a_sample():
+    named = {"file": "topobathy.npz", "name": "topo"}
+    whole = made(fields.MatplotlibSample(**named))
+    row = made(fields.MatplotlibSample(**named, row=3, columns=(5, 9)))
+    np.testing.assert_array_equal(row, whole[3, 5:9])
+    with pytest.raises(ValueError, match=r"row 91 .* give a row below 91, columns up to 120"):
+        made(fields.MatplotlibSample(**named, row=91))
+    with pytest.raises(ValueError, match="columns are those of a row"):
+        fields.MatplotlibSample(**named, columns=(5, 9))
+
+
+def test_a_sample_that_matplotlib_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"no sample 'topo.npz': give one of .*topobathy.npz"):
+        fields.MatplotlibSample(file="topo.npz", name="topo")
+    with pytest.raises(ValueError, match="has no array 'bed': it holds topo, longitude, latitude"):
+        fields.MatplotlibSample(file="topobathy.npz", name="bed")

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 from matplotlib.text import Text
 
-from diffsim.adjoint.schedule import binomial, periodic
-from diffsim.plot import figures, section
+from diffsim.adjoint.schedule.plan import binomial, periodic
+from diffsim.plot import figures, section, time_unit
 from diffsim.plot.schedule import replay
 
 STEPS = 40
@@ -246,6 +246,70 @@ def test_nothing_is_cut_off_and_all_can_be_read(shape):
             title = axes._left_title
             if axes.get_legend() and title.get_text():
                 assert not axes.get_legend().get_window_extent().overlaps(title.get_window_extent())
+
+
+def shore():
+    """A bed that rises out of the sea towards x, at rest but for a wave."""
+    results = run(axes=("y", "x")).drop_vars(["observed_speed", "gradient_speed"])
+    results = results.rename(speed="bed")
+    slope = np.broadcast_to(np.linspace(-100, 50, 80), (20, 80))
+    results["bed"] = ("y", "x"), slope, {"long_name": "bed elevation", "units": "m"}
+    level = {"long_name": "initial water level", "units": "m"}
+    results["stage"] = ("y", "x"), np.zeros((20, 80)), level
+    results["gradient_stage"] = ("y", "x"), np.zeros((20, 80)), level
+    crest = np.where(slope < 0, 1.0, np.nan)
+    results["highest"] = ("y", "x"), crest, {"long_name": "highest water level", "units": "m"}
+    return results
+
+
+def test_dry_land_is_not_drawn_as_water():
+    """The bed crosses sea level between columns 52 and 53; there the coast line runs."""
+    drawn = figures(shore(), None)
+    bed, stage = drawn["model"].axes[:2]
+    assert [axes.get_title(loc="left") for axes in (bed, stage)] == [
+        "bed elevation",
+        "initial water level",
+    ]
+    dry = np.ma.getmaskarray(image(stage).get_array())
+    assert dry[:, 53:].all()
+    assert not dry[:, :53].any()
+    for name in ("model", "highest", "sensitivity_stage"):
+        axes = drawn[name].axes[0]
+        assert "coast line" in [line.get_label() for line in axes.lines]
+        (path,) = axes.collections[0].get_paths()
+        np.testing.assert_allclose(path.vertices[:, 0], 5.25)
+    assert image(bed).norm.vcenter == 0
+
+
+def test_a_field_that_is_the_same_everywhere_takes_no_panel_beside_others():
+    results = shore()
+    results["uplift"] = xr.zeros_like(results["stage"])
+    assert section.models(results) == ["bed", "stage"]
+
+
+def test_curves_far_from_zero_go_without_residuals():
+    """The residual of temperatures, some kelvins, would squash curves at 300 K."""
+    results = run(receivers=2)
+    for name in ("predicted", "observed"):
+        results[name] = results[name] * 0 + 300 + np.linspace(0, 5, STEPS)[:, None]
+    axes = figures(results, None)["gather"].axes[0]
+    assert [line.get_label() for line in axes.lines] == ["observed", "predicted"]
+
+
+@pytest.mark.parametrize(
+    ("extent", "unit"),
+    [(5.0, "s"), (7200.0, "h"), (1e6, "d"), (1e9, "years"), (1e12, "thousand years")],
+)
+def test_time_is_in_a_unit_that_suits_the_run(extent, unit):
+    assert time_unit(extent)[1] == unit
+    results = run(receivers=2).assign_coords(time=np.linspace(0, extent, STEPS))
+    assert figures(results, None)["gather"].axes[-1].get_xlabel() == f"time ({unit})"
+
+
+def test_stations_are_named():
+    results = run(receivers=2).assign_coords(station=("receiver", ["Victoria", "Nanaimo"]))
+    titles = [axes.get_title(loc="left") for axes in figures(results, None)["gather"].axes]
+    assert titles == ["Victoria", "Nanaimo"]
 
 
 PLANS = [binomial(100, 7, 3), binomial(64, 8, 2), binomial(5, 8, 3), binomial(97, 4, 24)]

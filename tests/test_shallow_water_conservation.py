@@ -55,6 +55,37 @@ def test_a_lake_at_rest_in_two_dimensions():
 
 
 @each_scheme
+def test_waves_leave_into_a_sea_at_rest(limiter):
+    """A hump of a tenth of the depth runs out through both faces, over a bed that is not flat
+    there: of a simple wave nothing comes back, so one per cent of it is what the slope and the
+    second halves of two waves that overlapped at first may reflect. Without a level beyond, the
+    face lets all flow out and none in: the water is still there, and the mean level falls."""
+    bed = lambda x: -10 + 0.02 * x  # noqa: E731
+    for faces, rest in ((Open(0.0), 0.01), (Open(), 0.3)):
+        solver = basin((200.0,), (200,), 0.04, ((faces, faces),), limiter=limiter)
+        (x,) = centres(solver)
+        start = np.exp(-(((x - 100) / 12) ** 2))
+        depth, _ = water(solver, params(bed(x), start), 1000)
+        assert np.abs(depth + bed(x)).max() < rest
+
+
+def test_an_open_sea_calms_down():
+    """Uneven depths and a coast, open on all sides: no corner feeds on what leaves, for ten times
+    the time that a wave takes across; the hump was 1 m, a tenth of it is generous."""
+    faces = (Open(0.0), Open(0.0))
+    solver = basin((2e4, 3e4), (20, 30), 8.0, (faces, faces))
+    y, x = centres(solver)
+    bed = -50 + 45 * np.cos(x / 4e3) * np.cos(y / 5e3) + 0.0015 * x
+    start = np.maximum(np.exp(-(((x - 1e4) ** 2 + (y - 1e4) ** 2) / 4e6)), bed)
+    values = params(bed, np.where(bed > 0, bed, start))
+    assert solver.dt < solver.stable_dt(values)
+    depth, _ = water(solver, values, 1500)
+    wet = depth > 1e-3
+    assert np.any(~wet)
+    assert np.abs((depth + bed)[wet & (bed < -1)]).max() < 0.1
+
+
+@each_scheme
 def test_water_is_neither_made_nor_lost(limiter):
     """A wave that floods random steps in a closed basin, at the largest stable dt: the sum of
     depths keeps 1e-12 of itself in 600 steps, and no depth is below 0 in any of them."""

@@ -52,7 +52,7 @@ class Checkpointed(Adjoint):
 
     def loop(self, step, consts, carry, xs, length):
         plan = self.plan(length)
-        if not self.compiles:
+        if not isinstance(self.store, Device):
             return driven.loop(step, plan, self.store, consts, carry, xs)
         forward, backward = partial(_forward, plan), partial(_backward, plan)
         loop = differentiable_loop(step, partial(run, length), forward, backward, length)

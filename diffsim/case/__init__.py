@@ -151,6 +151,8 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
     arrays = _arrays(document, given, solver.Forcing, solver, steps, ("forcing",))
     for name, series in arrays.items():
         route, positions = ("forcing", name), np.asarray(getattr(params, name, 0.0))
+        if positions.shape == solver.grid.shape:
+            positions = np.asarray(0.0)  # a field by the same name: no positions
         if positions.ndim == 2 and series.ndim == 1:
             arrays[name] = series = np.repeat(series[:, None], len(positions), axis=1)
         if series.shape[:1] != (steps,):
@@ -159,7 +161,7 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
         elif positions.ndim == 2 and series.shape[1:] != positions.shape[:1]:
             text = f"{series.shape[1:]} series for the {len(positions)} positions in params.{name}"
             document.mistake(route, f"{text}: give one each, or one for all")
-    for name in set(names) - set(given) - guessed:
+    for name in set(names) - set(given) - guessed - set(solver.Forcing._field_defaults):
         document.mistake(("forcing", name), f"{type(solver).__name__} needs this")
     return solver.Forcing(**arrays) if document.clean("forcing") else None
 

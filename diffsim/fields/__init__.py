@@ -2,10 +2,18 @@
 
 from diffsim.fields.file import File
 from diffsim.fields.formats import Format, NetCDF, Npz, Raw
-from diffsim.fields.formulas import Checkerboard, Constant, Gaussian, Layers, LinearGradient
+from diffsim.fields.formulas import (
+    Checkerboard,
+    Constant,
+    Gaussian,
+    Layers,
+    LinearGradient,
+    Terrain,
+)
 from diffsim.fields.maker import Count, Home, Maker, Positive, Values, array
-from diffsim.fields.positions import Line
+from diffsim.fields.positions import LatLon, Line
 from diffsim.fields.raster import Raster
+from diffsim.fields.sample import MatplotlibSample
 from diffsim.fields.segy import SegY
 from diffsim.fields.series import Ricker
 
@@ -17,10 +25,12 @@ __all__ = [
     "Format",
     "Gaussian",
     "Home",
+    "LatLon",
     "Layers",
     "Line",
     "LinearGradient",
     "Maker",
+    "MatplotlibSample",
     "NetCDF",
     "Npz",
     "Positive",
@@ -28,6 +38,7 @@ __all__ = [
     "Raw",
     "Ricker",
     "SegY",
+    "Terrain",
     "Values",
     "array",
 ]

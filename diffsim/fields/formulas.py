@@ -58,6 +58,39 @@ class Layers(Maker):
 
 
 @frozen
+class Terrain(Maker):
+    """One field above the ground, another below it; the first axis is depth.
+
+    A node on the ground or deeper is below.
+
+    Args:
+        elevation: m, of the ground, ``[*grid.shape[1:]]``; at depth 0 it is 0
+        above: a number or another maker of a field on the grid
+        below: likewise
+    """
+
+    elevation: Values  # m
+    above: Values
+    below: Values
+
+    def make(self, solver, steps):
+        """``[*grid.shape]``."""
+        grid = solver.grid
+        ground = array(self.elevation, solver, steps, "m")
+        if ground.shape != grid.shape[1:]:
+            raise ValueError(
+                f"the elevation has shape {ground.shape}, but the grid has {grid.shape[1:]} after "
+                "its first axis: give one for each column"
+            )
+        depth = coordinates(grid)[0] + ON_NODE * grid.spacing[0]
+        below = depth.reshape(-1, *(1,) * ground.ndim) >= -ground
+        names = ("below", "above")
+        return np.where(
+            below, *(_on_grid(getattr(self, name), solver, steps, name) for name in names)
+        )
+
+
+@frozen
 class LinearGradient(Maker):
     """``value + slope · x``, such as a speed that grows with depth.
 
@@ -100,7 +133,7 @@ class Gaussian(Maker):
         axes = zip(np.ix_(*coordinates(solver.grid)), self.centre, self.width, strict=True)
         squares = sum(((x - centre) / width) ** 2 for x, centre, width in axes)
         bump = self.amplitude * np.exp(-0.5 * squares)
-        return _background(self.background, solver, steps) + bump
+        return _on_grid(self.background, solver, steps, "the background") + bump
 
 
 @frozen
@@ -128,14 +161,14 @@ class Checkerboard(Maker):
             for count, spacing, size in zip(grid.shape, grid.spacing, self.size, strict=True)
         ]
         sign = 1 - 2 * (sum(np.ix_(*boxes)) % 2)
-        return _background(self.background, solver, steps) + self.amplitude * sign
+        return _on_grid(self.background, solver, steps, "the background") + self.amplitude * sign
 
 
-def _background(values: Values, solver: Solver, steps: int) -> np.ndarray:
+def _on_grid(values: Values, solver: Solver, steps: int, name: str) -> np.ndarray:
     made = array(values, solver, steps)
     if made.shape not in ((), solver.grid.shape):
         raise ValueError(
-            f"the background has shape {made.shape}, but the grid has {solver.grid.shape}: give a "
-            "number or a field on the grid"
+            f"{name} has shape {made.shape}, but the grid has {solver.grid.shape}: give a number "
+            "or a field on the grid"
         )
     return made

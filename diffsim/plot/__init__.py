@@ -4,9 +4,11 @@ import matplotlib
 import xarray as xr
 from matplotlib.figure import Figure
 
-from diffsim.adjoint.schedule import Plan
-from diffsim.plot import gather, schedule, section
-from diffsim.plot.style import STYLE
+from diffsim.adjoint.schedule.plan import Plan
+from diffsim.plot import gather, schedule, section, water
+from diffsim.plot.style import STYLE, time_unit
+
+__all__ = ["figures", "time_unit"]
 
 
 def figures(results: xr.Dataset, plan: Plan | None) -> dict[str, Figure]:
@@ -20,14 +22,16 @@ def figures(results: xr.Dataset, plan: Plan | None) -> dict[str, Figure]:
         plan: when which state was kept; None if the strategy has no plan
 
     Returns:
-        ``model``, ``gather``, ``sensitivity_m`` for each ``gradient_m``, ``schedule``
+        ``model``, ``highest``, ``gather``, ``sensitivity_m`` for each ``gradient_m``, ``schedule``
     """
-    plane = section.plane(results)
+    plane = water.drained(section.plane(results))
     names = section.models(plane)
     drawn = {}
     with matplotlib.rc_context(STYLE):
         if names:
             drawn["model"] = section.model(plane, names)
+        if "highest" in plane:
+            drawn["highest"] = section.highest(plane)
         if "predicted" in results:
             drawn["gather"] = gather.gather(results)
         for name in names:

@@ -24,7 +24,7 @@ def _images(results: xr.Dataset, data: dict[str, xr.DataArray]) -> Figure:
     """Side by side on one scale, time down."""
     position, label = _positions(results)
     half = (position[-1] - position[0]) / (len(position) - 1) / 2
-    time = results["time"].values
+    time, unit = _time(results)
     extent = (position[0] - half, position[-1] + half, time[-1], time[0])
     limit = style.robust_limit(list(data.values()), CLIP)
     figure = Figure((style.WIDTH, 5.2), layout="constrained")
@@ -34,7 +34,7 @@ def _images(results: xr.Dataset, data: dict[str, xr.DataArray]) -> Figure:
             value.values, extent=extent, aspect="auto", cmap="gray", vmin=-limit, vmax=limit
         )
         axes.set(title=title, xlabel=label)
-    panels[0].set_ylabel("time (s)")
+    panels[0].set_ylabel(f"time ({unit})")
     style.colorbar(figure, image, list(panels), _seen(data), clip=CLIP)
     return figure
 
@@ -56,6 +56,22 @@ def _seen(data: dict[str, xr.DataArray]) -> xr.DataArray:
     return predicted.assign_attrs(long_name=name)
 
 
+def _time(results: xr.Dataset) -> tuple[np.ndarray, str]:
+    """Of the data, in a unit that suits the run."""
+    time = results["time"].values
+    scale, unit = style.time_unit(float(time[-1]))
+    return scale * time, unit
+
+
+def _called(results: xr.Dataset, number: int) -> str:
+    """A receiver's name, or where it is."""
+    if "station" in results:
+        return str(results["station"].values[number])
+    places = _places(results).items()
+    where = [f"{axis} = {place.values[number]:g} m" for axis, place in places]
+    return f"receiver {number}: {', '.join(where)}"
+
+
 def _places(results: xr.Dataset) -> dict[str, xr.DataArray]:
     """The receivers' coordinates along each axis."""
     names = [str(name) for name in results.coords if str(name).startswith("receiver_")]
@@ -65,17 +81,19 @@ def _places(results: xr.Dataset) -> dict[str, xr.DataArray]:
 def _curves(results: xr.Dataset, data: dict[str, xr.DataArray]) -> Figure:
     """One panel for each receiver."""
     count = results.sizes["receiver"]
+    seen = data["predicted"].values
+    if "residual" in data and np.abs(seen).min() > np.ptp(seen):  # it would flatten the others
+        data = {name: value for name, value in data.items() if name != "residual"}
     figure = Figure((style.WIDTH, 1.5 + 1.5 * count), layout="constrained")
-    places = _places(results)
+    time, unit = _time(results)
     panels = figure.subplots(count, 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for number, axes in enumerate(panels):
         for name, value in data.items():
             trace = value.isel(receiver=number).values
-            axes.plot(results["time"].values, trace, color=COLOURS[name], label=name)
-        where = [f"{axis} = {place.values[number]:g} m" for axis, place in places.items()]
-        axes.set_title(f"receiver {number}: {', '.join(where)}")
+            axes.plot(time, trace, color=COLOURS[name], label=name)
+        axes.set_title(_called(results, number))
         axes.margins(x=0)
     style.legend(figure, panels[0])
-    panels[-1].set_xlabel("time (s)")
+    panels[-1].set_xlabel(f"time ({unit})")
     figure.supylabel(style.quantity_label(_seen(data)), fontsize="medium")
     return figure

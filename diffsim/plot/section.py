@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
-from diffsim.plot import style
+from diffsim.plot import style, water
 
 CLIP = 98  # percentile of |gradient|; the spike at the source would hide all else
 WIDE = 0.5  # height over width; below that, panels lie below each other
@@ -16,15 +16,17 @@ MARKERS = 64  # more would merge into a line
 
 
 def models(results: xr.Dataset) -> list[str]:
-    """The variables on the grid, the true ones and the gradients left out."""
-    return [
+    """The parameters on the grid; of several those that vary or that matter for the task."""
+    found = [
         str(name)
         for name, value in results.data_vars.items()
         if value.ndim
         and results.coords.keys() >= set(value.dims)
         and not {"time", "receiver", "source"}.intersection(value.dims)
-        and not str(name).startswith(("observed_", "gradient_"))
+        and not str(name).startswith(("observed_", "gradient_", "highest"))
     ]
+    used = [n for n in found if f"gradient_{n}" in results or f"observed_{n}" in results]
+    return [n for n in found if n in used or np.ptp(results[n].values)] or found[:1]
 
 
 def plane(results: xr.Dataset) -> xr.Dataset:
@@ -42,24 +44,49 @@ def plane(results: xr.Dataset) -> xr.Dataset:
 def model(results: xr.Dataset, names: list[str]) -> Figure:
     """Each model beside, or below, the one that made the observed data, on one colour scale."""
     groups = [[results[n] for n in (name, f"observed_{name}") if n in results] for name in names]
-    titles = ("model", "true model")
     line = groups[0][0].ndim == 1
     figure, axes = _canvas(results, names[0], len(groups) if line else sum(map(len, groups)))
     panels = iter(axes)
     for group in groups:
         if line:
-            _line(next(panels), group, titles)
+            _line(next(panels), group, ("model", "true model"))
             continue
+        name = style.quantity_name(group[0]) if len(groups) > 1 else "model"
+        titles = (name, f"true {name}")
         limits = {"vmin": min(map(np.nanmin, group)), "vmax": max(map(np.nanmax, group))}
         members = [next(panels) for _ in group]
         for panel, value, title in zip(members, group, titles, strict=False):
-            image = _image(panel, value, cmap="viridis", **limits)
+            colours = water.elevation(group[0]) or {"cmap": "viridis", **limits}
+            image = _image(panel, value, **colours)
             panel.set_title(title)
         where = "bottom" if len(axes) == 1 and _steepness(value) < WIDE else "right"
-        style.colorbar(figure, image, members, group[0], where=where)
+        called = group[0].assign_attrs(long_name="") if len(groups) > 1 else group[0]
+        style.colorbar(figure, image, members, called, where=where)
     for panel in axes:
+        if water.has_coast(results):
+            _coast(panel, results, names[0])
         _instruments(panel, results, names[0])
-    style.legend(figure, axes[0], above=_steepness(results[names[0]]) < WIDE)
+    longest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
+    style.legend(figure, longest, above=_steepness(results[names[0]]) < WIDE)
+    return figure
+
+
+def highest(results: xr.Dataset) -> Figure:
+    """The highest that was seen at each node; blank where nothing happened."""
+    value = results["highest"]
+    figure, (axes,) = _canvas(results, "highest", 1)
+    if value.ndim == 1:
+        _line(axes, [value], ("highest",))
+    else:
+        low, high = np.nanpercentile(value.values, (0, CLIP))
+        image = _image(axes, value, cmap="viridis", vmin=low, vmax=high)
+        if water.has_coast(results):
+            _coast(axes, results, "highest")
+        axes.set_title(style.quantity_name(value))
+        where = "bottom" if _steepness(value) < WIDE else "right"
+        style.colorbar(figure, image, [axes], value, clip=CLIP, where=where)
+    _instruments(axes, results, "highest")
+    style.legend(figure, axes, above=_steepness(value) < WIDE)
     return figure
 
 
@@ -73,7 +100,10 @@ def sensitivity(results: xr.Dataset, name: str) -> Figure:
         limit = style.robust_limit([gradient], CLIP)
         image = _image(axes, gradient, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title("sensitivity")
-        _contours(axes, results[name])
+        if water.has_coast(results):
+            _coast(axes, results, name)
+        else:
+            _contours(axes, results[name])
         where = "bottom" if _steepness(gradient) < WIDE else "right"
         style.colorbar(figure, image, [axes], gradient, clip=CLIP, where=where)
     _instruments(axes, results, name)
@@ -141,6 +171,11 @@ def _contours(axes: Axes, model: xr.DataArray):
     interval = f"{levels[1] - levels[0]:g} {style.units(model)}"
     label = f"{style.quantity_name(model)} every {interval}"
     axes.plot([], [], color="black", linewidth=0.5, alpha=0.5, label=label)
+
+
+def _coast(axes: Axes, results: xr.Dataset, name: str):
+    (y, _), (x, _) = _axes(results[name])
+    water.coast(axes, results, x, y)
 
 
 def _instruments(axes: Axes, results: xr.Dataset, name: str):

@@ -18,12 +18,22 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.dpi": 150,
 }
+DAY = 86400.0  # s
+YEAR = 365.25 * DAY  # s
 WIDTH = 10.0  # inches; on a slide 11 pt then stay 11 pt or more
 
 
 def length_unit(extent: float) -> tuple[float, str]:
     """The factor that takes m to the unit of an axis, and the unit: km beyond 5 km."""
     return (1e-3, "km") if abs(extent) > 5000 else (1.0, "m")
+
+
+def time_unit(extent: float) -> tuple[float, str]:
+    """The factor that takes s to the unit of an axis, and the unit: s up to an hour and a half."""
+    for unit, seconds, most in (("s", 1.0, 5400.0), ("h", 3600.0, 3 * DAY), ("d", DAY, 3 * YEAR)):
+        if extent <= most:
+            return 1 / seconds, unit
+    return (1 / YEAR, "years") if extent < 1e4 * YEAR else (1e-3 / YEAR, "thousand years")
 
 
 def axis_name(axis: str) -> str:
@@ -44,7 +54,9 @@ def quantity_name(value: xr.DataArray) -> str:
 
 def units(value: xr.DataArray) -> str:
     """Units with raised powers: Pa2 s becomes Pa² s."""
-    return re.sub(r"(?<=[A-Za-z])\^?(-?\d+)", r"$^{\1}$", value.attrs.get("units", "1"))
+    return re.sub(
+        r"(?<=[A-Za-z])\^?\(?(-?\d+(?:/\d+)?)\)?", r"$^{\1}$", value.attrs.get("units", "1")
+    )
 
 
 def robust_limit(values: list[xr.DataArray], percentile: float) -> float:
@@ -56,7 +68,10 @@ def robust_limit(values: list[xr.DataArray], percentile: float) -> float:
 def colorbar(
     figure: Figure, image, panels: list[Axes], value: xr.DataArray, *, clip: int = 0, where="right"
 ):
-    """A colour bar that says name, units, power of ten and the percentile at which it ends."""
+    """A colour bar that says name, units, power of ten and the percentile at which it ends.
+
+    Without a name, ``long_name=""``, it says the units alone.
+    """
     exponent = math.floor(math.log10(max(map(abs, image.get_clim())) or 1))
     exponent = exponent if not -3 <= exponent <= 4 else 0
     beneath = where == "bottom"
@@ -67,9 +82,9 @@ def colorbar(
         location=where,
         aspect=50 if beneath else 25,
         pad=0.02,
-        label=quantity_label(value, exponent) + clipped,
+        label=quantity_label(value, exponent).strip() + clipped,
         format=lambda tick, _: f"{tick / 10.0**exponent:g}".replace("-", "\N{MINUS SIGN}"),
-        extend="both" if clip else "neither",
+        extend=("both" if image.get_clim()[0] < 0 else "max") if clip else "neither",
     )
 
 

@@ -2,9 +2,9 @@
 
 A few steps of three or four gradients are compiled and timed (`diffsim.adjoint.fit.trial`). From
 there it is counting: a kept state more is one state more, exactly, and a step more brings its
-inputs, results and their cotangents. With ``a`` seconds to evaluate a step and ``p`` to transpose one, a
-gradient of n steps by checkpoints takes ``a E + p n``, where E is the strategy's own number of
-evaluations; the loads of states are in ``p``.
+inputs, results and their cotangents. With ``a`` seconds to evaluate a step and ``p`` to transpose
+one, a gradient of n steps by checkpoints takes ``a E + p n``, where E is the strategy's own number
+of evaluations; the loads of states are in ``p``.
 """
 
 from collections.abc import Iterator
