@@ -239,9 +239,9 @@ class ShallowWater(Solver):
         for kind in (Stage, Discharge):
             name, count = kind.__name__.lower(), self._count(kind)
             series: Any = getattr(forcing, name)
-            given = None if series is None else np.shape(series)[1:] or (1,)
-            if given != ((count,) if count else None):
-                text = f"{count} faces take a series, but its shape is {np.shape(series)}: "
+            shape = () if series is None else np.shape(series)
+            if (shape[1:] or (1,) if shape else ()) != ((count,) if count else ()):
+                text = f"{count} faces take a series, but its shape is {shape}: "
                 remarks.append(Remark(f"forcing.{name}", text + "give [step, face]"))
         if (params.uplift is None) != (forcing.uplift is None):
             text = "params.uplift says where, forcing.uplift when: give both or none"

@@ -250,6 +250,28 @@ def test_what_is_fed_by_a_growing_misfit_does_not_warn(weights):
     assert np.abs(gradient).max() > 0
 
 
+def test_a_wave_that_starts_in_a_corner_does_not_warn():
+    """Most of the field hears nothing of it in the last quarter of the run: all of it is looked at,
+    as some entries of it would seem to grow without bounds when the wave arrives there."""
+    speed = jnp.full(20_000, 2000.0)
+
+    def loss(speed):
+        def step(carry, push):
+            u, old = carry
+            bend = jnp.pad(u[2:] - 2 * u[1:-1] + u[:-2], 1)
+            new = 2 * u - old + (speed * 1e-3 / 10) ** 2 * bend
+            return (new.at[30].add(push), u), u[40]
+
+        push = jnp.exp(-(((jnp.arange(400) - 300) / 30.0) ** 2))
+        start = jnp.zeros_like(speed), jnp.zeros_like(speed)
+        return jnp.sum(scan(step, start, push, adjoint=Revolve(10))[1] ** 2)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        jax.block_until_ready(jax.jit(jax.grad(loss))(speed))
+        jax.effects_barrier()
+
+
 @pytest.mark.parametrize("adjoint", [Revolve(10), Reversible()], ids=repr)
 def test_a_misfit_of_waves_does_not_warn(adjoint):
     """Waves that have left through the layers, and a misfit that begins with their arrival."""
