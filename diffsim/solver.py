@@ -85,6 +85,8 @@ class Solver(ABC):
         remarks = []
         for section, record in (("params", params), ("forcing", forcing)):
             for name, value in record._asdict().items() if record is not None else ():
+                if value is None:  # a field that may be left out
+                    continue
                 bad = np.argwhere(~np.isfinite(np.asarray(value)))
                 if len(bad):
                     place = tuple(int(i) for i in bad[0])

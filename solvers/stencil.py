@@ -1,5 +1,7 @@
 """What grid-based solvers share: differences, layers, and points that lie between nodes."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +17,14 @@ SECOND_DIFFERENCE = {
     4: (-5 / 2, 4 / 3, -1 / 12),
     6: (-49 / 18, 3 / 2, -3 / 20, 1 / 90),
     8: (-205 / 72, 8 / 5, -1 / 5, 8 / 315, -1 / 560),
+}
+
+# Staggered first differences: weights of half points ±1/2, ±3/2, … (Fornberg 1988)
+FIRST_DIFFERENCE = {
+    2: (1.0,),
+    4: (9 / 8, -1 / 24),
+    6: (75 / 64, -25 / 384, 3 / 640),
+    8: (1225 / 1024, -245 / 3072, 49 / 5120, -5 / 7168),
 }
 
 REFLECTION = 1e-7  # amplitude that a layer of ideal damping would send back at normal incidence
@@ -46,6 +56,29 @@ def laplacian(u, order: int, spacing: tuple[float, ...]):
                 index = (*inner[:axis], part, *inner[axis + 1 :])
                 total += weights[k] / h**2 * u[index]
     return jnp.pad(total, halo)
+
+
+def difference(u, order: int, axis: int) -> Any:
+    """``h ∂u`` halfway between nodes along an axis, ``order - 1`` values fewer than ``u`` has.
+
+    Along an axis of half points it is the difference at nodes.
+    """
+    pairs = _pairs(u, order, axis)
+    return sum(w * (after - before) for w, before, after in pairs)
+
+
+def difference_magnitude(u, order: int, axis: int):
+    """`difference` with the magnitudes of its weights: what bounds it."""
+    return sum(abs(w) * (after + before) for w, before, after in _pairs(u, order, axis))
+
+
+def _pairs(u, order, axis):
+    """Each weight of `difference` with the values that it multiplies, before and after."""
+    size = u.shape[axis] - order + 1
+    for k, weight in enumerate(FIRST_DIFFERENCE[order]):
+        starts = order // 2 - 1 - k, order // 2 + k
+        before, after = (u[along(axis, u.ndim, slice(i, i + size))] for i in starts)
+        yield weight, before, after
 
 
 @jax.custom_jvp
@@ -130,28 +163,46 @@ def put(u, points: Points, values):
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
 
 
-def points(nodes, shape: tuple[int, ...], radius: int, odd: list[tuple[bool, bool]]) -> Points:
+def points(
+    nodes,
+    shape: tuple[int, ...],
+    radius: int,
+    signs: Sequence[Sequence[int]],
+    along: int | None = None,
+) -> Points:
     """Kaiser-sinc windows around fractional node numbers, ``[count]`` for each axis.
 
-    Differentiable in ``nodes``. On an axis whose first or last node carries an ``odd`` mirror (a
-    pressure-free surface), what the window would hold beyond is folded back with its sign, so that
-    a point near the surface feels its image.
+    Differentiable in ``nodes``. On an axis whose first or last node carries a mirror, odd (sign -1,
+    a pressure-free surface) or even (sign 1, a rigid wall), what the window would hold beyond is
+    folded back with that sign, so that a point near the mirror feels its image. With ``along`` the
+    weights are differentiated by the node number of that axis.
     """
     if min(shape) < 2 * radius:
         raise ValueError(f"{shape} nodes are too few for a window of {2 * radius} nodes an axis")
     starts, weights = [], jnp.ones_like(nodes[0])
-    for node, count, (odd_low, odd_high) in zip(nodes, shape, odd, strict=True):
+    for axis, (node, count, ends) in enumerate(zip(nodes, shape, signs, strict=True)):
         start = jnp.floor(lax.stop_gradient(node)).astype(int) - radius + 1
         start = jnp.clip(start, 0, count - 2 * radius)
-        k = start[:, None] + jnp.arange(2 * radius)[None]
-        weight = kaiser_sinc(k - node[:, None], radius)
-        if odd_low:
-            weight -= kaiser_sinc(-k - node[:, None], radius)
-        if odd_high:
-            weight -= kaiser_sinc(2 * (count - 1) - k - node[:, None], radius)
+        window = partial(_window, start=start, count=count, radius=radius, signs=ends)
+        if axis == along:
+            weight = jax.jvp(window, (node,), (jnp.ones_like(node),))[1]
+        else:
+            weight = window(node)
         starts.append(start)
         weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), 2 * radius)
     return Points(jnp.stack(starts, -1), weights)
+
+
+def _window(node, start, count, radius, signs):
+    """Weights of one axis ``[count, window]``."""
+    k = start[:, None] + jnp.arange(2 * radius)[None]
+    weight = kaiser_sinc(k - node[:, None], radius)
+    for sign, end in zip(signs, (0, count - 1), strict=True):
+        if sign:
+            image = kaiser_sinc(2 * end - k - node[:, None], radius)
+            # an even mirror shows the node on it once
+            weight = weight + jnp.where(k == end, 0, image) if sign > 0 else weight - image
+    return weight
 
 
 def linear_points(nodes, shape: tuple[int, ...]) -> Points:

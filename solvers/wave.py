@@ -1,56 +1,42 @@
-"""The acoustic wave equation at constant density.
+"""The acoustic wave equation.
 
-``(1/c²) ∂²p/∂t² - ∇²p = Σᵢ fᵢ(t) δ(x - xᵢ)``, leapfrog in time, central differences of order 2, 4,
-6 or 8 in space. The fields carry a halo of half a stencil around the grid and its absorbing layers.
+``1/(ρ c²) ∂²p/∂t² - ∇·(1/ρ ∇p) = Σᵢ fᵢ(t) (mᵢ - dᵢ·∇) δ(x - xᵢ) / ρ(xᵢ)``, leapfrog in time,
+central differences of order 2, 4, 6 or 8 in space. The density ρ drops out where it is constant:
+then the differences are those of ∇²p, and otherwise staggered ones. The fields carry a halo of half
+a stencil around the grid and its absorbing layers.
 """
 
 import math
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
-from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, ReversibleSolver, frozen
-from solvers import stencil
+from solvers import layers, stencil, variable_density
+from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
+
+__all__ = [
+    "Absorbing", "Free", "Periodic", "Rigid",
+    "Wave", "WaveCoefficients", "WaveForcing", "WaveParams", "WaveState",
+]  # fmt: skip
 
 Positive = Annotated[float, Gt(0)]
 
 
-@frozen
-class Free:
-    """A pressure-free surface through the outermost nodes: p = 0 there, odd mirror image beyond."""
-
-    @property
-    def width(self) -> int:
-        return 0
-
-
-@frozen
-class Absorbing:
-    """A convolutional perfectly matched layer outside the grid.
-
-    Args:
-        width: thickness; 20 cells send back less than a thousandth of the amplitude
-        speed: m/s, of the waves that reach it; sets the damping, a factor of 1.5 off does no harm
-        frequency: Hz, the source's peak frequency
-    """
-
-    width: Annotated[int, Ge(2)]  # cells
-    speed: Positive  # m/s
-    frequency: Positive  # Hz
-
-
-Face = Free | Absorbing
-
-
 class WaveParams(NamedTuple):
     speed: Annotated[jax.Array, Quantity("P-wave speed", "m/s")]  # [*grid.shape]
-    sources: Annotated[jax.Array, Quantity("source position", "m")]  # [source, axis]
+    # [source, axis]; there is none if None
+    sources: Annotated[Any, Quantity("source position", "m")]
+    # [*grid.shape]; constant if None
+    density: Annotated[Any, Quantity("density", "kg/m³")] = None
+    # [*grid.shape], at rest; silence if None
+    initial: Annotated[Any, Quantity("initial pressure", "Pa")] = None
+    # [source, 1 + axis]: (m, *d), (1, 0, …) if None. A dipole d fᵢ is a point force in N m^(axes-3)
+    moments: Annotated[Any, Quantity("source moments: pressure, dipole", "1, m")] = None
 
 
 class WaveForcing(NamedTuple):
@@ -59,8 +45,9 @@ class WaveForcing(NamedTuple):
 
 
 class WaveCoefficients(NamedTuple):
-    kappa: jax.Array  # m², dt² c², zero in the halo and on free surfaces
-    sources: stencil.Points  # weights times kappa over the cell's volume
+    kappa: jax.Array  # m², dt² c², zero in the halo and on free surfaces; times ρ if that varies
+    sources: stencil.Points | None  # weights times dt² c² over the cell's volume
+    buoyancy: tuple | None = None  # 1/(ρ h²) halfway between nodes along each axis
 
 
 class WaveState(NamedTuple):
@@ -71,7 +58,7 @@ class WaveState(NamedTuple):
 
 @frozen
 class Wave(AdjointSolver, ReversibleSolver):
-    """Acoustic waves at constant density on a regular grid of any dimension.
+    """Acoustic waves on a regular grid of any dimension.
 
     Args:
         grid: the nodes; absorbing layers come on top of it
@@ -92,69 +79,107 @@ class Wave(AdjointSolver, ReversibleSolver):
     radius: Annotated[int, Ge(2), Le(8)] = 4  # cells
 
     def __post_init__(self):
-        if len(self.boundary) != self.grid.ndim:
-            raise ValueError(
-                f"boundary names faces for {len(self.boundary)} axes, but the grid has "
-                f"{self.grid.ndim}: give a pair (before, after) for each axis"
-            )
-        for n, faces in zip(self.grid.shape, self.boundary, strict=True):
-            if n < self._halo and any(isinstance(face, Free) for face in faces):
-                raise ValueError(
-                    f"{n} nodes beside a free surface: order {self.order} needs {self._halo}"
-                )
+        refuse_misfits(self.grid, self.boundary, self.order)
+
+    @property
+    def frame(self) -> Frame:
+        """The grid with its layers, and the halo around."""
+        return Frame(self.grid, self.boundary, self.order)
 
     # --- contract
 
     def coefficients(self, params):
-        if params.speed.shape != self.grid.shape:
-            raise ValueError(
-                f"params.speed has shape {params.speed.shape}, but the grid has {self.grid.shape}: "
-                "resample one of them"
-            )
+        kappa, buoyancy = self._medium(params)
+        return WaveCoefficients(kappa, self._sources(params, kappa), buoyancy)
+
+    def _medium(self, params):
+        for name in ("speed", "density", "initial"):
+            value = getattr(params, name)
+            if value is not None and value.shape != self.grid.shape:
+                raise ValueError(
+                    f"params.{name} has shape {value.shape}, but the grid has {self.grid.shape}: "
+                    "resample one of them"
+                )
         if params.speed.dtype not in (jnp.float32, jnp.float64):
             raise TypeError(f"params.speed is {params.speed.dtype}: give float32 or float64")
-        speed = jnp.pad(params.speed, self._widths, mode="edge")
-        kappa = (self.dt * speed) ** 2
-        for axis, ends in enumerate(self._free()):
-            for free, row in zip(ends, (slice(0, 1), slice(-1, None)), strict=True):
-                if free:  # p = 0 stays 0
-                    kappa = kappa.at[stencil.along(axis, kappa.ndim, row)].set(0)
-        kappa = jnp.pad(kappa, self._halo)
-        points = self._points(params.sources)
-        density = stencil.windows(kappa, points) / math.prod(self.grid.spacing)
-        weights = points.weights.astype(kappa.dtype) * density
-        return WaveCoefficients(kappa, points._replace(weights=weights))
+        frame, buoyancy = self.frame, None
+        kappa = (self.dt * frame.medium(params.speed)) ** 2
+        if params.density is not None:
+            density = frame.medium(params.density)
+            buoyancy = variable_density.buoyancy(frame, density)
+            kappa = kappa * density
+        return jnp.pad(frame.silence(kappa), frame.halo), buoyancy  # p = 0 stays 0
+
+    def _sources(self, params, kappa):
+        if params.sources is None:
+            return None
+        frame = self.frame
+        points = frame.points(params.sources, self.radius)
+        if params.moments is not None:
+            points = points._replace(weights=self._moved(params, points.weights))
+        per_cell = stencil.windows(frame.weigh(kappa, 2), points) / math.prod(self.grid.spacing)
+        weights = points.weights.astype(kappa.dtype) * per_cell
+        if params.density is not None:
+            density = variable_density.at(frame, params.density, params.sources)
+            weights = weights / self._rows(density, weights.ndim)
+        return points._replace(weights=weights)
+
+    def _moved(self, params, weights):
+        """The weights of pressure sources and dipoles together, by their moments.
+
+        ``-d·∇δ(x - xᵢ)`` is the derivative of ``δ(x - xᵢ)`` by xᵢ along d.
+        """
+        count, axes = params.sources.shape
+        if params.moments.shape != (count, 1 + axes):
+            raise ValueError(
+                f"params.moments has shape {params.moments.shape} for {count} sources on {axes} "
+                f"axes: give a row of {1 + axes} numbers for each source"
+            )
+        weights = [weights]
+        for axis in range(axes):
+            weights.append(self.frame.points(params.sources, self.radius, axis).weights)
+        moments = (self._rows(moment, axes + 1) for moment in params.moments.T)
+        return sum(m * w for m, w in zip(moments, weights, strict=True))
+
+    def _rows(self, values, ndim):
+        """Values for each window of each source, to be multiplied by its weights."""
+        return jnp.expand_dims(jnp.repeat(values, self.frame.copies), tuple(range(1, ndim)))
 
     def init(self, params):
-        zero = jnp.zeros([n + 2 * self._halo for n in self._inner], params.speed.dtype)
-        memory = []
-        for axis, _, face in self._layers:
-            shape = list(self._inner)
-            pair = []
-            for extra in (2, 1):
-                shape[axis] = face.width + extra
-                pair.append(jnp.zeros(shape, zero.dtype))
-            memory.append(tuple(pair))
-        return WaveState(zero, zero, tuple(memory))
+        frame = self.frame
+        zero = jnp.zeros([n + 2 * frame.halo for n in frame.inner], params.speed.dtype)
+        silent = WaveState(zero, zero, layers.silent(frame, zero.dtype))
+        if params.initial is None:
+            return silent
+        kappa, buoyancy = self._medium(params)
+        # at rest p(-dt) = p(dt): both are half an acceleration from p(0)
+        p = frame.silence(jnp.pad(params.initial, frame.widths))
+        p = frame.mirror(jnp.pad(p, frame.halo))
+        if buoyancy is None:
+            bend = stencil.laplacian(p, self.order, self.grid.spacing)
+        else:
+            bend, _ = variable_density.divergence(frame, buoyancy, p, silent.memory)
+            bend = jnp.pad(bend, frame.halo)
+        return silent._replace(pressure=p, previous=frame.mirror(p + kappa * bend / 2))
 
     def step(self, coefficients, state, forcing_n):
-        kappa, sources = coefficients
+        kappa, _, buoyancy = coefficients
         p, previous, memory = state
-        if forcing_n is not None and forcing_n.sources.shape != sources.weights.shape[:1]:
-            raise ValueError(
-                f"forcing.sources has {forcing_n.sources.shape} values a step for "
-                f"{len(sources.weights)} sources: give one for each, [step, source]"
-            )
-        gains, memory = self._absorb(self._slabs(p), memory)
-        gains, memory = stencil.materialise((self._guarded(gains), memory))
-        new = self._leap(kappa, p, previous, gains)
+        if buoyancy is None:
+            slabs = layers.slabs(self.frame, p)
+            gains, memory = layers.absorb(self.frame, self.dt, slabs, memory)
+            gains, memory = stencil.materialise((layers.guarded(self.frame, gains), memory))
+            new = self._leap(kappa, p, previous, gains)
+        else:
+            profiles = layers.profiles(self.frame, self.dt)
+            new, memory = self._leap_over(coefficients, p, previous, memory, profiles)
         if forcing_n is not None:
-            new = stencil.put(new, sources, forcing_n.sources)
-        return WaveState(self._mirror(new), p, memory)
+            new = stencil.put(new, coefficients.sources, self._series(coefficients, forcing_n))
+        return WaveState(self.frame.mirror(new), p, memory)
 
     def _leap(self, kappa, p, previous, gains):
         """``2 p - previous + κ (∇²p + gains)``, the same way forwards and backwards in time."""
-        inner, outer = self._split(gains, self._halo - 1)
+        inner, outer = layers.split(self.frame, gains, self.frame.halo - 1)
         curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
         # reading `previous` at full shape lets XLA write the new field over it
         new = stencil.materialise(2 * p - previous + kappa * curvature)
@@ -162,86 +187,160 @@ class Wave(AdjointSolver, ReversibleSolver):
             new = new.at[where].add(kappa[where] * gain)
         return new
 
+    def _leap_over(self, coefficients, p, previous, memory, profiles=None):
+        """``2 p - previous + κ ∇·(1/ρ ∇p)``, and the layers' memory, as `divergence` takes it."""
+        bend, memory = variable_density.divergence(
+            self.frame, coefficients.buoyancy, p, memory, profiles
+        )
+        bend = jnp.pad(bend, self.frame.halo)
+        return stencil.materialise(2 * p - previous + coefficients.kappa * bend), memory
+
+    def _series(self, coefficients, forcing_n):
+        """What goes into each window of the sources."""
+        given, copies = forcing_n.sources, self.frame.copies
+        points = coefficients.sources
+        count = 0 if points is None else len(points.weights) // copies
+        if points is None or given.shape != (count,):
+            raise ValueError(
+                f"forcing.sources has {given.shape} values a step for {count} sources: give one "
+                "for each, [step, source]"
+            )
+        return given if copies == 1 else jnp.repeat(given, copies)
+
     def keep(self, state):
         return state.memory
 
     def unstep(self, coefficients, state, forcing_n, kept):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""
-        kappa, sources = coefficients
         new, p, memory = state
         if forcing_n is not None:
-            new = stencil.put(new, sources, -forcing_n.sources)
-        gains = stencil.materialise(self._guarded(self._gains(memory)))
-        return WaveState(p, self._mirror(self._leap(kappa, p, new, gains)), kept)
+            new = stencil.put(new, coefficients.sources, -self._series(coefficients, forcing_n))
+        if coefficients.buoyancy is None:
+            gains = layers.guarded(self.frame, layers.gains(self.frame, memory))
+            old = self._leap(coefficients.kappa, p, new, stencil.materialise(gains))
+        else:
+            old, _ = self._leap_over(coefficients, p, new, memory)
+        return WaveState(p, self.frame.mirror(old), kept)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transpose of `step` by hand.
+        """The transpose of `step`, by hand where the density is constant.
 
-        The Laplacian is its own transpose, so the adjoint field ``κ p̄`` obeys the forward
-        recursion. The halo holds zeros or images, not unknowns, and gets no cotangent.
+        The Laplacian is its own transpose (on rigid walls if their nodes count half), so the
+        adjoint field ``κ p̄`` obeys the forward recursion. The halo holds zeros or images, not
+        unknowns, and gets no cotangent.
         """
-        kappa, sources = coefficients
+        if coefficients.buoyancy is not None:
+            return jax.vjp(self.step, coefficients, state, forcing_n)[1](state_bar)
+        frame, order, spacing = self.frame, self.order, self.grid.spacing
+        kappa = coefficients.kappa
         p, _, memory = state
         new_bar, p_bar, memory_bar = state_bar
-        new_bar = self._unmirror(new_bar)
-        scaled = self._mirror(stencil.materialise(kappa * new_bar))
-        (gains, _), absorb_transpose = jax.vjp(self._absorb, self._slabs(p), memory)
-        gains_bar = [scaled[where] for where in self._layer_nodes(self._halo - 1)]
+        new_bar = frame.unmirror(new_bar)
+        images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+
+        def absorb(slabs, memory):
+            return layers.absorb(frame, self.dt, slabs, memory)
+
+        (gains, _), absorb_transpose = jax.vjp(absorb, layers.slabs(frame, p), memory)
+        gains_bar = [
+            frame.weigh(images[where], 0.5, axis)
+            for (axis, *_), where in zip(
+                frame.layers, layers.nodes(frame, frame.halo - 1), strict=True
+            )
+        ]
         slabs_bar, memory_bar = absorb_transpose((gains_bar, memory_bar))
-        parts = self._guarded(gains), self._guarded(slabs_bar), memory_bar
+        parts = layers.guarded(frame, gains), layers.guarded(frame, slabs_bar), memory_bar
         gains, slabs_bar, memory_bar = stencil.materialise(parts)
-        inner, outer = self._split(slabs_bar, rim=1)
-        order, spacing = self.order, self.grid.spacing
-        p_bar = p_bar + 2 * new_bar + stencil.laplacian(scaled, order, spacing) + inner
-        p_bar = stencil.materialise(p_bar)
+        inner, outer = layers.split(frame, slabs_bar, rim=1)
+        bend_bar = frame.weigh(stencil.laplacian(images, order, spacing), 0.5)
+        p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar + inner)
         for where, slab_bar in outer:
             p_bar = p_bar.at[where].add(slab_bar)
-        inner, outer = self._split(gains, self._halo - 1)
+        inner, outer = layers.split(frame, gains, frame.halo - 1)
         kappa_bar = stencil.materialise(new_bar * (stencil.laplacian(p, order, spacing) + inner))
         for where, gain in outer:
             kappa_bar = kappa_bar.at[where].add(new_bar[where] * gain)
-        felt = stencil.windows(new_bar, sources)
-        weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
-        if forcing_n is not None:
-            window = tuple(range(1, p.ndim + 1))
-            weights_bar = felt * jnp.expand_dims(forcing_n.sources, window).astype(p.dtype)
-            series_bar = jnp.sum(felt * sources.weights, axis=window)
-            forcing_bar = WaveForcing(series_bar.astype(forcing_n.sources.dtype))
-        start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
-        coefficients_bar = WaveCoefficients(kappa_bar, stencil.Points(start_bar, weights_bar))
+        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, new_bar)
+        coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
 
+    def _sources_bar(self, coefficients, forcing_n, new_bar):
+        """Cotangents of the sources' weights and series."""
+        sources = coefficients.sources
+        if sources is None:
+            return None, None
+        weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
+        if forcing_n is not None:
+            felt = stencil.windows(new_bar, sources)
+            window = tuple(range(1, new_bar.ndim + 1))
+            series = self._series(coefficients, forcing_n)
+            weights_bar = felt * jnp.expand_dims(series, window).astype(new_bar.dtype)
+            series_bar = jnp.sum(felt * sources.weights, axis=window)
+            if self.frame.copies > 1:
+                series_bar = series_bar.reshape(-1, self.frame.copies).sum(1)
+            forcing_bar = WaveForcing(series_bar.astype(series.dtype))
+        start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
+        return stencil.Points(start_bar, weights_bar), forcing_bar
+
     def stable_dt(self, params):
-        """``dt < 2 / (c √Σ λ/h²)`` with λ the largest eigenvalue of the difference operator."""
+        """``dt < 2 / √λ`` with λ the largest eigenvalue of ``-ρ c² ∇·(1/ρ ∇)``.
+
+        ``λ = c² Σ μ/h²`` with μ that of the difference operator, if the density is constant.
+        """
+        if params.density is not None:
+            speed, density = np.asarray(params.speed), np.asarray(params.density)
+            worst = variable_density.largest_eigenvalue(self.frame, speed, density)
+            return 2 / worst**0.5
         worst = sum(stencil.stable_courant(self.order) / h**2 for h in self.grid.spacing)
         return 2 / (float(np.max(params.speed)) * worst**0.5)
 
-    def sampler(self, positions):
-        points = self._points(jnp.asarray(positions))
-        return lambda state: stencil.take(state.pressure, points)
+    def sampler(self, positions, along: int | None = None):
+        """Pressure (Pa) or, ``along`` an axis, its gradient (Pa/m): -ρ times an acceleration."""
+        points = self.frame.points(jnp.asarray(positions), self.radius, along)
+        copies = self.frame.copies
+        if copies == 1:
+            return lambda state: stencil.take(state.pressure, points)
+        return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
 
     def check(self, params, forcing=None):
-        speed, sources = np.asarray(params.speed), np.asarray(params.sources)
+        remarks = self._misgiven(params) or super().check(params, forcing)
+        remarks += self._misplaced(params)
+        if forcing is None or not np.any(forcing.sources):
+            if params.initial is None or not np.any(params.initial):
+                remarks.append(Remark("forcing.sources", "there is no sound: give it values"))
+        elif not remarks:
+            remarks = self._resolution(np.asarray(params.speed), np.asarray(forcing.sources))
+        return remarks
+
+    def _misgiven(self, params):
         remarks = []
-        if speed.shape != self.grid.shape:
-            text = f"shape {speed.shape}, but the grid has {self.grid.shape}: resample one of them"
-            remarks.append(Remark("params.speed", text))
-        if np.any(speed <= 0):
-            text = f"the lowest speed is {np.nanmin(speed):g} m/s: it must be positive"
-            remarks.append(Remark("params.speed", text))
-        if not remarks:
-            remarks = super().check(params, forcing)
-        if sources.ndim != 2 or sources.shape[1] != self.grid.ndim:
-            text = f"shape {sources.shape}: give a row of {self.grid.ndim} numbers for each source"
-            return [*remarks, Remark("params.sources", text)]
-        for i in np.flatnonzero(self.grid.outside(sources)):
+        for name, units in (("speed", "m/s"), ("density", "kg/m³"), ("initial", "Pa")):
+            value = getattr(params, name)
+            if value is None:
+                continue
+            if (shape := np.shape(value)) != self.grid.shape:
+                text = f"shape {shape}, but the grid has {self.grid.shape}: resample one of them"
+                remarks.append(Remark(f"params.{name}", text))
+            if name != "initial" and np.any(np.asarray(value) <= 0):
+                text = f"the lowest {name} is {np.nanmin(value):g} {units}: it must be positive"
+                remarks.append(Remark(f"params.{name}", text))
+        return remarks
+
+    def _misplaced(self, params):
+        if params.sources is None:
+            return []
+        sources, axes = np.asarray(params.sources), self.grid.ndim
+        if sources.ndim != 2 or sources.shape[1] != axes:
+            text = f"shape {sources.shape}: give a row of {axes} numbers for each source"
+            return [Remark("params.sources", text)]
+        remarks = []
+        for i in np.flatnonzero(self.frame.outside(sources)):
             place, extent = sources[i].tolist(), self.grid.extent
             text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
             remarks.append(Remark("params.sources", text))
-        if forcing is None or not np.any(forcing.sources):
-            remarks.append(Remark("forcing.sources", "there is no sound: give it values"))
-        elif not remarks:
-            remarks = self._resolution(speed, np.asarray(forcing.sources))
+        if params.moments is not None and np.shape(params.moments) != (len(sources), 1 + axes):
+            text = f"shape {np.shape(params.moments)}: give a row of {1 + axes} numbers a source"
+            remarks.append(Remark("params.moments", text))
         return remarks
 
     def _resolution(self, speed, wavelets):
@@ -265,159 +364,13 @@ class Wave(AdjointSolver, ReversibleSolver):
     def example(cls):
         layer = Absorbing(width=3, speed=2000.0, frequency=25.0)
         grid = Grid(shape=(14, 15), spacing=(10.0, 12.0), origin=(0.0, -50.0))
-        solver = cls(grid=grid, dt=1.5e-3, order=4, boundary=((Free(), layer), (layer, layer)))
+        boundary = ((Free(), layer), (Rigid(), layer))
+        solver = cls(grid=grid, dt=1.5e-3, order=4, boundary=boundary)
         random = np.random.default_rng(0)
         speed = 2000 + 300 * random.random(grid.shape)
-        sources = np.array([[14.0, 3.0], [61.0, 77.0]])
+        sources = np.array([[14.0, -47.0], [61.0, 77.0]])
         time = np.arange(19) * solver.dt
         wavelets = np.sin(2 * np.pi * np.outer(time, (25.0, 40.0)))
-        params = WaveParams(jnp.asarray(speed), jnp.asarray(sources))
+        initial = np.outer(np.sin(np.arange(14) / 3), np.cos(np.arange(15) / 4))
+        params = WaveParams(*map(jnp.asarray, (speed, sources)), initial=jnp.asarray(initial))
         return Example(solver, params, WaveForcing(jnp.asarray(wavelets)))
-
-    # --- geometry: `inner` is the grid with its layers, the halo lies around it
-
-    @property
-    def _halo(self):
-        return self.order // 2
-
-    @property
-    def _widths(self):
-        return [tuple(face.width for face in faces) for faces in self.boundary]
-
-    @property
-    def _inner(self):
-        return tuple(n + sum(w) for n, w in zip(self.grid.shape, self._widths, strict=True))
-
-    @property
-    def _layers(self):
-        """Axis, whether it is the low end, and the face, of each absorbing layer."""
-        pairs = [(axis, low) for axis in range(self.grid.ndim) for low in (True, False)]
-        faces = [(axis, low, self.boundary[axis][not low]) for axis, low in pairs]
-        return [(axis, low, face) for axis, low, face in faces if isinstance(face, Absorbing)]
-
-    def _layer_nodes(self, rim=0):
-        """For each layer an index: its nodes, the grid's last one, and ``rim`` more around."""
-        halo = self._halo
-        for axis, low, face in self._layers:
-            first, last = halo - rim, halo + face.width + 1 + rim
-            if not low:
-                end = self._inner[axis] + 2 * halo
-                first, last = end - last, end - first
-            inner = [slice(halo, halo + n) for n in self._inner]
-            yield (*inner[:axis], slice(first, last), *inner[axis + 1 :])
-
-    def _slabs(self, p):
-        return [p[where] for where in self._layer_nodes(rim=1)]
-
-    def _guard(self, part):
-        """How far along axis 0 the field reaches beyond a part: its halo, and a row's rest."""
-        row = self._inner[-1] + 2 * self._halo
-        return self._halo + 1 + row // math.prod(part.shape[1:])
-
-    def _guarded(self, parts):
-        """The parts, with zeros around those of the last axis, for `_split` to take off again.
-
-        The pad there compiles to masked loads at addresses up to a row away. Where no page lies
-        behind one the mask holds, but slowly: without zeros of our own around, a whole step took
-        100 or 170 µs at 187 × 801 as the run's memory happened to lie.
-        """
-        last = self.grid.ndim - 1
-        return [
-            jnp.pad(part, [(self._guard(part) * (i == 0),) * 2 for i in range(part.ndim)])
-            if axis == last else part
-            for (axis, *_), part in zip(self._layers, parts, strict=True)
-        ]  # fmt: skip
-
-    def _split(self, parts, rim=0):
-        """What the layers add to a field: as a field for the last axis, as (where, part) else.
-
-        Whole rows are quickly added in place; the short rows of the last axis are not, and go into
-        the kernel that updates the whole field instead. (There a pad of the other axes would read,
-        masked but slowly, far outside its array.)
-        """
-        shape = [n + 2 * self._halo for n in self._inner]
-        inner, outer = 0.0, []
-        places = zip(self._layers, self._layer_nodes(rim), parts, strict=True)
-        for (axis, *_), where, part in places:
-            if axis < self.grid.ndim - 1:
-                outer.append((where, part))
-            else:
-                ends = zip(where, shape, strict=True)
-                guard = self._guard(part)
-                part = lax.slice_in_dim(part, guard, part.shape[0] - guard)
-                inner += jnp.pad(part, [(w.start, n - w.stop) for w, n in ends])
-        return inner, outer
-
-    def _absorb(self, slabs, memory):
-        """Each layer's gain to the Laplacian, and its memory afterwards."""
-        after = []
-        for (axis, low, face), slab, kept in zip(self._layers, slabs, memory, strict=True):
-            h = self.grid.spacing[axis]
-            profile = stencil.profile(face.width, h, self.dt, face.speed, face.frequency)
-            if not low:
-                profile = stencil.Profile(*(v[::-1] for v in profile))
-            after.append(stencil.layer(slab, kept, profile, axis))
-        return self._gains(after), tuple(after)
-
-    def _gains(self, memory):
-        """What the layers add to the Laplacian in the step that left this memory."""
-        spacing = self.grid.spacing
-        return [
-            stencil.layer_gain(kept, axis, self.order) / spacing[axis] ** 2
-            for (axis, *_), kept in zip(self._layers, memory, strict=True)
-        ]
-
-    def _free(self):
-        return [(isinstance(low, Free), isinstance(high, Free)) for low, high in self.boundary]
-
-    def _images(self):
-        """For each free surface: its axis, the halo beyond it, and the nodes mirrored there."""
-        halo = self._halo
-        for axis, (low, high) in enumerate(self._free()):
-            beyond, within = slice(0, halo), slice(halo + 1, 2 * halo + 1)
-            if low:
-                yield axis, beyond, within
-            if high:
-                end = self._inner[axis] + 2 * halo
-                yield axis, slice(end - halo, end), slice(end - 2 * halo - 1, end - halo - 1)
-
-    def _mirror(self, p):
-        """Fill the halo beyond free surfaces with the odd image of the field."""
-        for axis, *parts in self._images():
-            beyond, within = (stencil.along(axis, p.ndim, part) for part in parts)
-            p = p.at[beyond].set(-jnp.flip(p[within], axis))
-        return p
-
-    def _unmirror(self, p_bar):
-        """The transpose of `_mirror`."""
-        for axis, *parts in reversed(list(self._images())):
-            beyond, within = (stencil.along(axis, p_bar.ndim, part) for part in parts)
-            p_bar = p_bar.at[within].add(-jnp.flip(p_bar[beyond], axis)).at[beyond].set(0)
-        return p_bar
-
-    def _points(self, positions):
-        """Windows in the padded field around positions in metres.
-
-        Outside the grid there is no wave to feel: positions known by now are refused; where a
-        traced one leaves the grid, its weights are NaN rather than a silent zero.
-        """
-        if positions.ndim != 2 or positions.shape[1] != self.grid.ndim:
-            raise ValueError(
-                f"positions of shape {positions.shape}: give a row of {self.grid.ndim} numbers each"
-            )
-        outside = self.grid.outside(positions)
-        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
-            first = positions[int(np.argmax(outside))].tolist()
-            raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{self.grid.extent} m, the first at {first} m: move them inside"
-            )
-        nodes = self.grid.nodes(positions)
-        nodes = [node + w[0] for node, w in zip(nodes, self._widths, strict=True)]
-        points = stencil.points(nodes, self._inner, self.radius, self._free())
-        lost = jnp.expand_dims(jnp.asarray(outside), tuple(range(1, self.grid.ndim + 1)))
-        weights = jnp.where(lost, jnp.nan, points.weights)
-        # places that XLA knew while compiling would be merged into the field's kernel, at half the
-        # speed of the whole step
-        start = lax.optimization_barrier(points.start + self._halo)
-        return stencil.Points(start, weights)

@@ -77,6 +77,21 @@ def test_silence_and_coarse_waves_are_remarked():
     assert "3.3 points per wavelength" in coarse.text
 
 
+def test_a_medium_and_a_field_are_checked():
+    """A density of zero, a field of another shape, a step too large beside a contrast of ten."""
+    params = WaveParams(SPEED, None, density=SPEED, initial=SPEED)
+    assert SOLVER.check(params) == []
+    wrong = params._replace(density=SPEED.at[3].set(0), initial=SPEED[1:])
+    assert [r.where for r in SOLVER.check(wrong)] == ["params.density", "params.initial"]
+    with pytest.raises(ValueError, match=r"initial has shape \(19, 24\), but the grid has"):
+        SOLVER.init(wrong)
+    rough = params._replace(density=SPEED.at[10:].multiply(10))
+    limits = [SOLVER.stable_dt(p) for p in (rough, params, params._replace(density=None))]
+    assert limits[0] < limits[1] < limits[2], "staggered differences reach higher wavenumbers"
+    solver = wave((20, 24), 10.0, 1.01 * limits[0])
+    assert [r.where for r in solver.check(rough)] == ["solver.dt"]
+
+
 def test_the_checks_do_not_pass_what_is_no_number():
     assert np.isnan(difference_test(lambda x: jnp.sum(x) * jnp.nan, jnp.ones(2)))
     with pytest.raises(TypeError, match="cannot be moved"):

@@ -24,17 +24,18 @@ def wave(shape, spacing, dt, faces=Free(), origin=0.0, **fields):  # noqa: B008
     return Wave(grid=grid, dt=dt, boundary=boundary, **fields)
 
 
-def shoot(solver, speed, sources, receivers, wavelets):
+def shoot(solver, speed, sources, receivers, wavelets, along=None, **medium):
     """The data ``[step, receiver]`` of sources that fire together, wavelets ``[step, source]``."""
     speed = jnp.broadcast_to(jnp.asarray(speed, float), solver.grid.shape)
     wavelets = jnp.asarray(wavelets)
-    observe = solver.sampler(jnp.asarray(receivers, float))
+    observe = solver.sampler(jnp.asarray(receivers, float), along)
 
     @jax.jit
     def run(params, forcing):
         return simulate(solver, params, observe, steps=len(wavelets), forcing=forcing)[1]
 
-    params = WaveParams(speed, jnp.asarray(sources, float))
+    medium = {name: jnp.asarray(values, float) for name, values in medium.items()}
+    params = WaveParams(speed, jnp.asarray(sources, float), **medium)
     return np.asarray(run(params, WaveForcing(wavelets)))
 
 
