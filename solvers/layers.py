@@ -1,9 +1,6 @@
 """Absorbing layers around a field: what they add to its Laplacian, with an eye on the kernels."""
 
-import math
-
 import jax.numpy as jnp
-from jax import lax
 
 from solvers import stencil
 from solvers.faces import Frame
@@ -57,7 +54,45 @@ def absorb(frame: Frame, dt: float, slabs, memory):
             frame.layers, profiles(frame, dt), slabs, memory, strict=True
         )
     ]
-    return gains(frame, after), tuple(after)
+    after = stencil.materialise(tuple(after))
+    return stencil.materialise(gains(frame, after)), after
+
+
+def absorb_transpose(frame: Frame, dt: float, gains_bar, memory_bar):
+    """The cotangents of slabs and memory, from those of the gains and of the memory afterwards.
+
+    Each of the three steps is written to memory before the next one reads it: its neighbours would
+    compute it anew, and so would theirs.
+    """
+    spacing, shape = frame.grid.spacing, [-1] + [1] * (frame.grid.ndim - 1)
+    rows = [
+        [jnp.moveaxis(jnp.asarray(v, bar.dtype).reshape(shape), 0, axis) for v in profile]
+        for (axis, *_), profile, bar in zip(
+            frame.layers, profiles(frame, dt), gains_bar, strict=True
+        )
+    ]
+    axes = [axis for axis, *_ in frame.layers]
+    felt = []
+    for axis, (*_, a, _), gain_bar, (_, zeta_bar) in zip(
+        axes, rows, gains_bar, memory_bar, strict=True
+    ):
+        bend_bar = stencil.layer_gain_transpose(gain_bar, axis, frame.order) / spacing[axis] ** 2
+        zeta_bar = zeta_bar + bend_bar
+        felt.append((zeta_bar, bend_bar + a * zeta_bar))
+    felt = stencil.materialise(felt)
+    psis_bar = [
+        psi_bar + stencil.diff_transpose(bend_bar, axis)
+        for axis, (psi_bar, _), (_, bend_bar) in zip(axes, memory_bar, felt, strict=True)
+    ]
+    psis_bar = stencil.materialise(psis_bar)
+    slabs_bar, before = [], []
+    for axis, (a_half, b_half, a, b), psi_bar, (zeta_bar, _) in zip(
+        axes, rows, psis_bar, felt, strict=True
+    ):
+        first_bar = a_half * psi_bar + stencil.diff_transpose(a * zeta_bar, axis)
+        slabs_bar.append(stencil.diff_transpose(first_bar, axis))
+        before.append((b_half * psi_bar, b * zeta_bar))
+    return stencil.materialise((slabs_bar, tuple(before)))
 
 
 def gains(frame: Frame, memory):
@@ -69,42 +104,22 @@ def gains(frame: Frame, memory):
     ]
 
 
-def _guard(frame, part):
-    """How far along axis 0 the field reaches beyond a part: its halo, and a row's rest."""
-    row = frame.inner[-1] + 2 * frame.halo
-    return frame.halo + 1 + row // math.prod(part.shape[1:])
+def add(frame: Frame, field, parts, rim: int, scale=None):
+    """``field`` and what layers add to it, times the field ``scale`` if given.
 
-
-def guarded(frame: Frame, parts):
-    """The parts, with zeros around those of the last axis, for `split` to take off again.
-
-    The pad there compiles to masked loads at addresses up to a row away. Where no page lies behind
-    one the mask holds, but slowly: without zeros of our own around, a whole step took 100 or 170 µs
-    at 187 × 801 as the run's memory happened to lie.
+    Whole rows are quickly added in place. Short ones, of the last axis, are not: there the sum is
+    written apart first, and only copied in place (at 512², 236 instead of 278 µs a step).
     """
-    last = frame.grid.ndim - 1
-    return [
-        jnp.pad(part, [(_guard(frame, part) * (i == 0),) * 2 for i in range(part.ndim)])
-        if axis == last else part
-        for (axis, *_), part in zip(frame.layers, parts, strict=True)
-    ]  # fmt: skip
-
-
-def split(frame: Frame, parts, rim: int = 0):
-    """What the layers add to a field: as a field for the last axis, as (where, part) else.
-
-    Whole rows are quickly added in place; the short rows of the last axis are not, and go into the
-    kernel that updates the whole field instead. (There a pad of the other axes would read, masked
-    but slowly, far outside its array.)
-    """
-    shape = [n + 2 * frame.halo for n in frame.inner]
-    inner, outer = 0.0, []
+    sums = []
     for (axis, *_), where, part in zip(frame.layers, nodes(frame, rim), parts, strict=True):
-        if axis < frame.grid.ndim - 1:
-            outer.append((where, part))
-        else:
-            ends = zip(where, shape, strict=True)
-            guard = _guard(frame, part)
-            part = lax.slice_in_dim(part, guard, part.shape[0] - guard)
-            inner += jnp.pad(part, [(w.start, n - w.stop) for w, n in ends])
-    return inner, outer
+        sums.append(
+            (axis == frame.grid.ndim - 1, where, part if scale is None else scale[where] * part)
+        )
+    short = [(where, field[where] + part) for last, where, part in sums if last]
+    written = stencil.materialise([total for _, total in short])
+    for (where, _), total in zip(short, written, strict=True):
+        field = field.at[where].set(total)
+    for last, where, part in sums:
+        if not last:
+            field = field.at[where].add(part)
+    return field

@@ -286,15 +286,34 @@ def layer_gain(memory, axis: int, order: int):
     return _of_order(jnp.diff(psi, axis=axis) + zeta, order, axis)
 
 
+def layer_gain_transpose(gain_bar, axis: int, order: int):
+    """The transpose of P in `layer_gain`."""
+    kernel = _kernel(order)
+    reach = len(kernel) - 1
+    size = gain_bar.shape[axis] - 2 * reach
+    parts = (lax.slice_in_dim(gain_bar, i, i + size, axis=axis) for i in range(2 * reach + 1))
+    return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
+
+
+def diff_transpose(u, axis: int):
+    """The transpose of ``jnp.diff``."""
+    return -jnp.diff(jnp.pad(u, [(int(i == axis),) * 2 for i in range(u.ndim)]), axis=axis)
+
+
 def _of_order(gain, order: int, axis: int):
     """``P gain``, where ``P δ²`` is the second difference of this order and δ² that of order 2."""
-    reach = order // 2 - 1
-    weights = SECOND_DIFFERENCE[order]
-    kernel = [sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)]
+    kernel = _kernel(order)
+    reach = len(kernel) - 1
     size = gain.shape[axis] + 2 * reach
     gain = jnp.pad(gain, [(2 * reach * (i == axis),) * 2 for i in range(gain.ndim)])
     parts = (lax.slice_in_dim(gain, i, i + size, axis=axis) for i in range(2 * reach + 1))
     return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
+
+
+def _kernel(order: int) -> list[float]:
+    """The weights of P at nodes 0, ±1, …"""
+    weights, reach = SECOND_DIFFERENCE[order], order // 2 - 1
+    return [sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)]
 
 
 @frozen

@@ -168,7 +168,6 @@ class Wave(AdjointSolver, ReversibleSolver):
         if buoyancy is None:
             slabs = layers.slabs(self.frame, p)
             gains, memory = layers.absorb(self.frame, self.dt, slabs, memory)
-            gains, memory = stencil.materialise((layers.guarded(self.frame, gains), memory))
             new = self._leap(kappa, p, previous, gains)
         else:
             profiles = layers.profiles(self.frame, self.dt)
@@ -179,13 +178,10 @@ class Wave(AdjointSolver, ReversibleSolver):
 
     def _leap(self, kappa, p, previous, gains):
         """``2 p - previous + κ (∇²p + gains)``, the same way forwards and backwards in time."""
-        inner, outer = layers.split(self.frame, gains, self.frame.halo - 1)
-        curvature = stencil.laplacian(p, self.order, self.grid.spacing) + inner
+        curvature = stencil.laplacian(p, self.order, self.grid.spacing)
         # reading `previous` at full shape lets XLA write the new field over it
         new = stencil.materialise(2 * p - previous + kappa * curvature)
-        for where, gain in outer:
-            new = new.at[where].add(kappa[where] * gain)
-        return new
+        return layers.add(self.frame, new, gains, self.frame.halo - 1, scale=kappa)
 
     def _leap_over(self, coefficients, p, previous, memory, profiles=None):
         """``2 p - previous + κ ∇·(1/ρ ∇p)``, and the layers' memory, as `divergence` takes it."""
@@ -216,8 +212,8 @@ class Wave(AdjointSolver, ReversibleSolver):
         if forcing_n is not None:
             new = stencil.put(new, coefficients.sources, -self._series(coefficients, forcing_n))
         if coefficients.buoyancy is None:
-            gains = layers.guarded(self.frame, layers.gains(self.frame, memory))
-            old = self._leap(coefficients.kappa, p, new, stencil.materialise(gains))
+            gains = stencil.materialise(layers.gains(self.frame, memory))
+            old = self._leap(coefficients.kappa, p, new, gains)
         else:
             old, _ = self._leap_over(coefficients, p, new, memory)
         return WaveState(p, self.frame.mirror(old), kept)
@@ -238,28 +234,19 @@ class Wave(AdjointSolver, ReversibleSolver):
         new_bar = frame.unmirror(new_bar)
         images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
 
-        def absorb(slabs, memory):
-            return layers.absorb(frame, self.dt, slabs, memory)
-
-        (gains, _), absorb_transpose = jax.vjp(absorb, layers.slabs(frame, p), memory)
+        gains, _ = layers.absorb(frame, self.dt, layers.slabs(frame, p), memory)
         gains_bar = [
             frame.weigh(images[where], 0.5, axis)
             for (axis, *_), where in zip(
                 frame.layers, layers.nodes(frame, frame.halo - 1), strict=True
             )
         ]
-        slabs_bar, memory_bar = absorb_transpose((gains_bar, memory_bar))
-        parts = layers.guarded(frame, gains), layers.guarded(frame, slabs_bar), memory_bar
-        gains, slabs_bar, memory_bar = stencil.materialise(parts)
-        inner, outer = layers.split(frame, slabs_bar, rim=1)
+        slabs_bar, memory_bar = layers.absorb_transpose(frame, self.dt, gains_bar, memory_bar)
         bend_bar = frame.weigh(stencil.laplacian(images, order, spacing), 0.5)
-        p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar + inner)
-        for where, slab_bar in outer:
-            p_bar = p_bar.at[where].add(slab_bar)
-        inner, outer = layers.split(frame, gains, frame.halo - 1)
-        kappa_bar = stencil.materialise(new_bar * (stencil.laplacian(p, order, spacing) + inner))
-        for where, gain in outer:
-            kappa_bar = kappa_bar.at[where].add(new_bar[where] * gain)
+        p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
+        p_bar = layers.add(frame, p_bar, slabs_bar, rim=1)
+        kappa_bar = stencil.materialise(new_bar * stencil.laplacian(p, order, spacing))
+        kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
         sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, new_bar)
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
