@@ -108,18 +108,28 @@ def add(frame: Frame, field, parts, rim: int, scale=None):
     """``field`` and what layers add to it, times the field ``scale`` if given.
 
     Whole rows are quickly added in place. Short ones, of the last axis, are not: there the sum is
-    written apart first, and only copied in place (at 512², 236 instead of 278 µs a step).
+    written apart first, in rows that suit vector registers, and only copied in place (at 512²,
+    10 instead of 35 µs a layer).
     """
-    sums = []
+    last = frame.grid.ndim - 1
     for (axis, *_), where, part in zip(frame.layers, nodes(frame, rim), parts, strict=True):
-        sums.append(
-            (axis == frame.grid.ndim - 1, where, part if scale is None else scale[where] * part)
-        )
-    short = [(where, field[where] + part) for last, where, part in sums if last]
-    written = stencil.materialise([total for _, total in short])
-    for (where, _), total in zip(short, written, strict=True):
-        field = field.at[where].set(total)
-    for last, where, part in sums:
-        if not last:
+        if axis == last and last > 0:
+            where, part = _widened(where, part, field.shape[last])
+        part = part if scale is None else scale[where] * part
+        if axis == last and last > 0:
+            field = field.at[where].set(stencil.materialise(field[where] + part))
+        else:
             field = field.at[where].add(part)
     return field
+
+
+def _widened(where, part, width: int):
+    """A part at either end of the last axis, on to a multiple of 16 nodes with zeros."""
+    *rows, columns = where
+    low = columns.start < width - columns.stop
+    size = -(-(columns.stop if low else width - columns.start) // 16) * 16
+    if size > width:
+        return where, part
+    wide = slice(0, size) if low else slice(width - size, width)
+    pad = columns.start - wide.start, wide.stop - columns.stop
+    return (*rows, wide), jnp.pad(part, [(0, 0)] * len(rows) + [pad])
