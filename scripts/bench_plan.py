@@ -24,11 +24,13 @@ FEW, SOME = 2, 12  # slots of Revolve that are looked at, besides the most
 
 
 def enlarged(cls, cells, steps):
-    """A solver's example on about so many cells, for so many steps."""
+    """A solver's example on about so many finer cells, for so many shorter steps."""
     solver, params, forcing = cls.example()
     old = solver.grid
     shape = (round(cells ** (1 / old.ndim)),) * old.ndim
-    grid = Grid(shape=shape, spacing=old.spacing, origin=old.origin)
+    finer = [m / n for m, n in zip(old.shape, shape, strict=True)]
+    spacing = tuple(h * f for h, f in zip(old.spacing, finer, strict=True))
+    grid = Grid(shape=shape, spacing=spacing, origin=old.origin)
 
     def resampled(leaf):
         leaf = np.asarray(leaf)
@@ -40,7 +42,9 @@ def enlarged(cls, cells, steps):
 
     params = jax.tree.map(resampled, params)
     forcing = jax.tree.map(lambda f: jnp.resize(resampled(f), (steps, *f.shape[1:])), forcing)
-    return dataclasses.replace(solver, grid=grid), params, forcing
+    # as stable as the example, whether the limit goes with the spacing or with its square
+    dt = solver.dt * min(finer) ** 2
+    return dataclasses.replace(solver, grid=grid, dt=dt), params, forcing
 
 
 def gradient(cls, cells, steps):
