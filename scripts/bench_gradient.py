@@ -5,18 +5,17 @@ once and run five times, the programs in turn; the minimum counts. Memory is wha
 temporaries, which is where states are kept.
 """
 
+import functools
 import platform
-import time
 from datetime import date
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import compiled, least
 
 from diffsim import Grid, Periodic, Revolve, StoreAll, simulate
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
-
-ROUNDS = 5
 
 
 def shot(shape, steps, receivers=100):
@@ -44,26 +43,6 @@ def shot(shape, steps, receivers=100):
     return loss, speed
 
 
-def compiled(program, *args):
-    """The compiled program and the seconds that compiling took."""
-    start = time.perf_counter()
-    program = jax.jit(program).lower(*args).compile()
-    return program, time.perf_counter() - start
-
-
-def fastest(programs, *args):
-    """The least seconds of each program over all rounds, the programs in turn."""
-    times = np.full((ROUNDS, len(programs)), np.inf)
-    for program in programs:
-        jax.block_until_ready(program(*args))
-    for i in range(ROUNDS):
-        for j, program in enumerate(programs):
-            start = time.perf_counter()
-            jax.block_until_ready(program(*args))
-            times[i, j] = time.perf_counter() - start
-    return times.min(axis=0)
-
-
 def strategies(shape, steps):
     """Table: one gradient by each strategy."""
     loss, speed = shot(shape, steps)
@@ -73,7 +52,7 @@ def strategies(shape, steps):
         *(compiled(jax.value_and_grad(lambda v, a=a: loss(v, a)), speed) for a in adjoints),
         strict=True,
     )
-    seconds = fastest(programs, speed)
+    seconds = least([functools.partial(program, speed) for program in programs])
     rate = np.prod(shape) * steps / seconds[0] / 1e6
     print(f"\n{shape[0]} × {shape[1]} nodes and layers, {steps} steps, order 8, float32; "
           f"forward run {seconds[0]:.2f} s, {rate:.0f} Mpt/s\n")  # fmt: skip

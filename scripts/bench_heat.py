@@ -18,11 +18,11 @@ from importlib.metadata import version
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import compiled, least
 
 from diffsim import Grid, Revolve, StoreAll, simulate
 from solvers.heat import RKL2, Dirichlet, Explicit, Heat, HeatParams, Neumann, Theta
 
-ROUNDS = 5
 STEPS = {512: 800, 1024: 200, 2048: 60}
 ALLOWED = 1e-3  # error over the largest temperature at the end
 END = 0.05  # of the time in which heat crosses the square
@@ -39,24 +39,6 @@ def square(n, dt, scheme, face):
 def limit(n):
     """s, the longest explicit step for a diffusivity of 1 m²/s."""
     return 1 / (4 * n**2)
-
-
-def compiled(program, *args):
-    """The compiled program and the seconds that compiling took."""
-    start = time.perf_counter()
-    program = jax.jit(program).lower(*args).compile()
-    return program, time.perf_counter() - start
-
-
-def least(calls, rounds=ROUNDS):
-    """The least seconds of each call, the calls in turn; each has run once before."""
-    times = np.full((rounds + 1, len(calls)), np.inf)
-    for row in times:
-        for j, call in enumerate(calls):
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            row[j] = time.perf_counter() - start
-    return times[1:].min(axis=0)
 
 
 def run(n, steps):

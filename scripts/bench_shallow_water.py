@@ -21,11 +21,11 @@ from datetime import date
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timing import compiled, least
 
 from diffsim import Grid, Revolve, StoreAll, simulate
 from solvers.shallow_water import ShallowWater, ShallowWaterParams, Wall
 
-ROUNDS = 5
 STEPS = {512: 60, 1024: 20}
 ADJOINTS = Revolve(22), StoreAll()
 GRAVITY = 9.81  # m/s²
@@ -88,24 +88,6 @@ def pyclaw(n):
     solver.dt = 0.5 * SIDE / n / math.sqrt(GRAVITY * 1.5 * DEPTH)
     solver.setup(solution)
     return solver, solution
-
-
-def compiled(program, *args):
-    """The compiled program and the seconds that compiling took."""
-    start = time.perf_counter()
-    program = jax.jit(program).lower(*args).compile()
-    return program, time.perf_counter() - start
-
-
-def least(calls, rounds=ROUNDS):
-    """The least seconds of each call, the calls in turn; each has run once before."""
-    times = np.full((rounds + 1, len(calls)), np.inf)
-    for row in times:
-        for j, call in enumerate(calls):
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            row[j] = time.perf_counter() - start
-    return times[1:].min(axis=0)
 
 
 def speed(n, steps):

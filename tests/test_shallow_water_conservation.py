@@ -70,19 +70,20 @@ def test_waves_leave_into_a_sea_at_rest(limiter):
 
 
 def test_an_open_sea_calms_down():
-    """Uneven depths and a coast, open on all sides: no corner feeds on what leaves, for ten times
-    the time that a wave takes across; the hump was 1 m, a tenth of it is generous."""
-    faces = (Open(0.0), Open(0.0))
-    solver = basin((2e4, 3e4), (20, 30), 8.0, (faces, faces))
+    """Rough depths to 200 m with islands, open on all sides: no corner feeds on what leaves, for
+    ten times the time that a wave takes across; the hump was 2 m, a tenth of it is generous. A face
+    that only extends the water before it brings this run to NaN."""
+    solver = basin((2.4e4, 3.6e4), (20, 30), 6.0, ((Open(0.0),) * 2,) * 2)
     y, x = centres(solver)
-    bed = -50 + 45 * np.cos(x / 4e3) * np.cos(y / 5e3) + 0.0015 * x
-    start = np.maximum(np.exp(-(((x - 1e4) ** 2 + (y - 1e4) ** 2) / 4e6)), bed)
-    values = params(bed, np.where(bed > 0, bed, start))
+    random = np.random.default_rng(0)
+    bed = -200 * random.random((20, 30)) ** 2 + 5 * random.random((20, 30)) - 2
+    hump = 2 * np.exp(-((x - 9e3) ** 2 + (y - 6e3) ** 2) / 9e6)
+    values = params(bed, np.maximum(hump, bed))
     assert solver.dt < solver.stable_dt(values)
     depth, _ = water(solver, values, 1500)
-    wet = depth > 1e-3
-    assert np.any(~wet)
-    assert np.abs((depth + bed)[wet & (bed < -1)]).max() < 0.1
+    assert np.all(np.isfinite(depth))
+    assert np.any(depth == 0)
+    assert np.abs((depth + bed)[depth > 1e-3]).max() < 0.2
 
 
 @each_scheme

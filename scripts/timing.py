@@ -1,0 +1,24 @@
+"""How the benchmarks time: compile once, run all in turn, take the least."""
+
+import time
+
+import jax
+import numpy as np
+
+
+def compiled(program, *args):
+    """The compiled program and the seconds that compiling took."""
+    start = time.perf_counter()
+    program = jax.jit(program).lower(*args).compile()
+    return program, time.perf_counter() - start
+
+
+def least(calls, rounds=5):
+    """The least seconds of each call, the calls in turn; each runs once before that counts."""
+    times = np.full((rounds + 1, len(calls)), np.inf)
+    for row in times:
+        for j, call in enumerate(calls):
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            row[j] = time.perf_counter() - start
+    return times[1:].min(axis=0)
