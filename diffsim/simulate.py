@@ -10,12 +10,12 @@ import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
-from diffsim.adjoint.linear import derivable
+from diffsim.adjoint.linear import derivable, inexact
 from diffsim.adjoint.reversible import Reversible
-from diffsim.adjoint.scan import Adjoint, Invertible, StoreAll, scan
+from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
-from diffsim.solver import AdjointSolver, Observe, Record, ReversibleSolver, Solver
+from diffsim.solver import AdjointSolver, Observe, Record, RetracingSolver, ReversibleSolver, Solver
 
 TICK = 100  # steps between two signs of life
 
@@ -70,18 +70,28 @@ def simulate(
 
     keep = _keeper(solver, adjoint)
 
-    def advance_one(carry, n_and_forcing):
-        (state, lost), (n, forcing_n) = carry, n_and_forcing
+    def beat(n):
         if tick is not None:
             jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
+
+    def advance_one(carry, n_and_forcing):
+        (state, lost), (n, forcing_n) = carry, n_and_forcing
+        beat(n)
         new = step(coefficients, state, forcing_n)
         if watch is not None:
             lost = _look(lost, new, n + 1, steps)
-        return (new, lost), keep(state) if keep else None
+        return (new, lost), keep(coefficients, state, new) if keep else None
 
     def undo_one(carry, n_and_forcing, kept):
         state, lost = carry
         return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost  # pyright: ignore
+
+    def retrace_one(carry, n_and_forcing, kept, bar):
+        (state, lost), (n, forcing_n) = carry, n_and_forcing
+        beat(n)
+        args = coefficients, state, forcing_n, kept, bar[0]
+        state, coefficients_bar, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
+        return (state, lost), coefficients_bar, (state_bar, None), (None, forcing_bar)
 
     def advance_stretch(carry, stretch):
         return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))
@@ -90,22 +100,43 @@ def simulate(
         back = lambda carry, inputs: (undo_one(carry, *inputs), None)  # noqa: E731
         return jax.lax.scan(back, carry, (stretch, kept), every, reverse=True)[0]
 
+    def retrace_stretch(carry, stretch, kept, bar):
+        def back(walk, inputs):
+            carry, total, bar = walk
+            carry, more, bar, x_bar = retrace_one(carry, *inputs, bar)
+            return (carry, jax.tree.map(jnp.add, total, smooth(more)), bar), x_bar
+
+        walk = carry, jax.tree.map(jnp.zeros_like, smooth(coefficients)), bar
+        (*walk, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
+        return *walk, bar, x_bar
+
     init = solver.init(params), jnp.array(-1) if watch is not None else None
     inputs = jnp.arange(steps), forcing
-    advance, undo = advance_one, undo_one
+    advance, undo, retrace = advance_one, undo_one, retrace_one
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
-        advance, undo = advance_stretch, undo_stretch
+        advance, undo, retrace = advance_stretch, undo_stretch, retrace_stretch
 
     def seen(carry, inputs):
+        # the state after the step: to look at the one before, which the step writes over, would
+        # copy it
         new, kept = advance(carry, inputs)
-        return new, observe(carry[0]), kept
+        return new, observe(new[0]), kept
 
-    f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
-    (state, lost), data = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    if keep and isinstance(solver, RetracingSolver):
+        f = Retraceable(advance, lambda carry: observe(carry[0]), retrace, coefficients)
+    else:
+        f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
+    (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    data = jax.tree.map(_shifted, observe(init[0]), later)
     if watch is not None:
         jax.debug.callback(functools.partial(_tell, watch), lost)
     return state, data
+
+
+def _shifted(first, later):
+    """What was seen of the first state and after each step but the last one."""
+    return jnp.concatenate([jnp.expand_dims(first, 0).astype(later.dtype), later[:-1]])
 
 
 def _look(lost, state, n, steps):
@@ -125,14 +156,23 @@ def _tell(watch, lost):
 
 def _keeper(solver, adjoint):
     """What to keep of each state for the way back; None if the adjoint does not go back."""
-    may_go_back = isinstance(solver, ReversibleSolver)
-    if isinstance(adjoint, Reversible) and not may_go_back:
+    retraces, undoes = (isinstance(solver, kind) for kind in (RetracingSolver, ReversibleSolver))
+    if isinstance(adjoint, Reversible) and not (retraces or undoes):
         name = type(solver).__name__
         raise TypeError(
             f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
             "Revolve(checkpoints=…)"
         )
-    return solver.keep if may_go_back and isinstance(adjoint, Reversible | Fit) else None
+    if not isinstance(adjoint, Reversible | Fit):
+        return None
+    if retraces:
+        return solver.keep
+    return (lambda coefficients, state, new: solver.keep(state)) if undoes else None
+
+
+def smooth(record):
+    """The leaves of a record that have a derivative."""
+    return [leaf for leaf in jax.tree.leaves(record) if inexact(leaf)]
 
 
 def step_of(solver: Solver) -> Callable:

@@ -144,3 +144,20 @@ class ReversibleSolver(Solver):
     @abstractmethod
     def unstep(self, coefficients: Record, state: Record, forcing_n: Record, kept: Any) -> Record:
         """The state before the step that led to ``state``; ``kept`` is `keep` of the one sought."""
+
+
+class RetracingSolver(AdjointSolver):
+    """A solver that undoes a step and transposes it in one sweep over its fields."""
+
+    @abstractmethod
+    def keep(self, coefficients: Record, state: Record, new: Record) -> Any:
+        """What `retrace` needs of the step from ``state`` to ``new`` besides ``new``, any pytree."""
+
+    @abstractmethod
+    def retrace(
+        self, coefficients: Record, new: Record, forcing_n: Record, kept: Any, new_bar: Record
+    ) -> tuple[Record, Record, Record, Record]:
+        """The state before the step that led to ``new``, and `pullback` of that step there.
+
+        Leaves of the state that no later `retrace` reads may be handed through as they are.
+        """

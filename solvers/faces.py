@@ -135,9 +135,14 @@ class Frame:
             values = values.at[stencil.along(axis, values.ndim, row)].set(0)
         return values
 
+    def walls(self):
+        """Axis and place, in the field with its halo, of the nodes on each rigid wall."""
+        for axis, low, _ in self._faces(Rigid):
+            yield axis, self.halo if low else self.halo + self.inner[axis] - 1
+
     # --- images
 
-    def _images(self):
+    def images(self):
         """For each face with images: axis, halo beyond, nodes that it shows, and their sign.
 
         The sign is 0 where the nodes are shown as they are, not in a mirror.
@@ -156,13 +161,13 @@ class Frame:
 
     def mirror(self, p):
         """Fill the halo beyond faces with the image of the field."""
-        for axis, beyond, within, sign in self._images():
+        for axis, beyond, within, sign in self.images():
             p = p.at[beyond].set(_image(p[within], axis, sign))
         return p
 
     def unmirror(self, p_bar):
         """The transpose of `mirror`."""
-        for axis, beyond, within, sign in reversed(list(self._images())):
+        for axis, beyond, within, sign in reversed(list(self.images())):
             p_bar = p_bar.at[within].add(_image(p_bar[beyond], axis, sign)).at[beyond].set(0)
         return p_bar
 

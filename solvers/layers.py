@@ -55,7 +55,10 @@ def absorb(frame: Frame, dt: float, slabs, memory):
         )
     ]
     after = stencil.materialise(tuple(after))
-    return stencil.materialise(gains(frame, after)), after
+    raw = [
+        stencil.raw_gain(kept, axis) for (axis, *_), kept in zip(frame.layers, after, strict=True)
+    ]
+    return stencil.materialise(gains(frame, raw)), after
 
 
 def absorb_transpose(frame: Frame, dt: float, gains_bar, memory_bar):
@@ -95,12 +98,12 @@ def absorb_transpose(frame: Frame, dt: float, gains_bar, memory_bar):
     return stencil.materialise((slabs_bar, tuple(before)))
 
 
-def gains(frame: Frame, memory):
-    """What the layers add to the Laplacian in the step that left this memory."""
+def gains(frame: Frame, raw):
+    """What the layers add to the Laplacian in a step with these raw gains."""
     spacing = frame.grid.spacing
     return [
-        stencil.layer_gain(kept, axis, frame.order) / spacing[axis] ** 2
-        for (axis, *_), kept in zip(frame.layers, memory, strict=True)
+        stencil.layer_gain(gain, axis, frame.order) / spacing[axis] ** 2
+        for (axis, *_), gain in zip(frame.layers, raw, strict=True)
     ]
 
 

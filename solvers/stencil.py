@@ -277,18 +277,23 @@ def layer(slab, memory, profile: Profile, axis: int):
     return psi, zeta
 
 
-def layer_gain(memory, axis: int, order: int):
-    """What a layer with this memory adds to ``h² ∂²u``: ``P (∂ψ' + ζ')``.
+def raw_gain(memory, axis: int):
+    """``∂ψ' + ζ'`` of a layer with this memory."""
+    psi, zeta = memory
+    return jnp.diff(psi, axis=axis) + zeta
+
+
+def layer_gain(raw, axis: int, order: int):
+    """What a layer adds to ``h² ∂²u``: P times its raw gain.
 
     It is ``order // 2 - 1`` nodes longer than the layer at either end.
     """
-    psi, zeta = memory
-    return _of_order(jnp.diff(psi, axis=axis) + zeta, order, axis)
+    return _of_order(raw, order, axis)
 
 
 def layer_gain_transpose(gain_bar, axis: int, order: int):
     """The transpose of P in `layer_gain`."""
-    kernel = _kernel(order)
+    kernel = smoothing(order)
     reach = len(kernel) - 1
     size = gain_bar.shape[axis] - 2 * reach
     parts = (lax.slice_in_dim(gain_bar, i, i + size, axis=axis) for i in range(2 * reach + 1))
@@ -302,7 +307,7 @@ def diff_transpose(u, axis: int):
 
 def _of_order(gain, order: int, axis: int):
     """``P gain``, where ``P δ²`` is the second difference of this order and δ² that of order 2."""
-    kernel = _kernel(order)
+    kernel = smoothing(order)
     reach = len(kernel) - 1
     size = gain.shape[axis] + 2 * reach
     gain = jnp.pad(gain, [(2 * reach * (i == axis),) * 2 for i in range(gain.ndim)])
@@ -310,8 +315,8 @@ def _of_order(gain, order: int, axis: int):
     return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
 
 
-def _kernel(order: int) -> list[float]:
-    """The weights of P at nodes 0, ±1, …"""
+def smoothing(order: int) -> list[float]:
+    """The weights of P at nodes 0, ±1, …: ``P δ²`` is the second difference of this order."""
     weights, reach = SECOND_DIFFERENCE[order], order // 2 - 1
     return [sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)]
 

@@ -15,8 +15,8 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
-from diffsim.solver import AdjointSolver, Example, Quantity, Remark, ReversibleSolver, frozen
-from solvers import layers, stencil, variable_density
+from diffsim.solver import Example, Quantity, Remark, RetracingSolver, frozen
+from solvers import constant_density, layers, stencil, variable_density
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
 __all__ = [
@@ -57,7 +57,7 @@ class WaveState(NamedTuple):
 
 
 @frozen
-class Wave(AdjointSolver, ReversibleSolver):
+class Wave(RetracingSolver):
     """Acoustic waves on a regular grid of any dimension.
 
     Args:
@@ -163,25 +163,25 @@ class Wave(AdjointSolver, ReversibleSolver):
         return silent._replace(pressure=p, previous=frame.mirror(p + kappa * bend / 2))
 
     def step(self, coefficients, state, forcing_n):
-        kappa, _, buoyancy = coefficients
         p, previous, memory = state
-        if buoyancy is None:
-            slabs = layers.slabs(self.frame, p)
-            gains, memory = layers.absorb(self.frame, self.dt, slabs, memory)
-            new = self._leap(kappa, p, previous, gains)
-        else:
+        if coefficients.buoyancy is not None:
             profiles = layers.profiles(self.frame, self.dt)
             new, memory = self._leap_over(coefficients, p, previous, memory, profiles)
-        if forcing_n is not None:
-            new = stencil.put(new, coefficients.sources, self._series(coefficients, forcing_n))
-        return WaveState(self.frame.mirror(new), p, memory)
+            if forcing_n is not None:
+                new = stencil.put(new, coefficients.sources, self._series(coefficients, forcing_n))
+            return WaveState(self.frame.mirror(new), p, memory)
+        shot = self._shot(coefficients, forcing_n)
+        kappa = coefficients.kappa
+        new, memory = constant_density.advance(
+            self.frame, self.dt, kappa, p, previous, memory, shot
+        )
+        return WaveState(new, p, memory)
 
-    def _leap(self, kappa, p, previous, gains):
-        """``2 p - previous + κ (∇²p + gains)``, the same way forwards and backwards in time."""
-        curvature = stencil.laplacian(p, self.order, self.grid.spacing)
-        # reading `previous` at full shape lets XLA write the new field over it
-        new = stencil.materialise(2 * p - previous + kappa * curvature)
-        return layers.add(self.frame, new, gains, self.frame.halo - 1, scale=kappa)
+    def _shot(self, coefficients, forcing_n):
+        if forcing_n is None:
+            return None
+        series = self._series(coefficients, forcing_n)
+        return constant_density.Shot(coefficients.sources, series)
 
     def _leap_over(self, coefficients, p, previous, memory, profiles=None):
         """``2 p - previous + κ ∇·(1/ρ ∇p)``, and the layers' memory, as `divergence` takes it."""
@@ -203,65 +203,58 @@ class Wave(AdjointSolver, ReversibleSolver):
             )
         return given if copies == 1 else jnp.repeat(given, copies)
 
-    def keep(self, state):
-        return state.memory
+    def keep(self, coefficients, state, new):
+        """Where the density is constant the layers' gains alone: half of their memory."""
+        if coefficients.buoyancy is not None:
+            return state.memory
+        return constant_density.keep(self.frame, self.dt, new.memory)
 
-    def unstep(self, coefficients, state, forcing_n, kept):
+    def retrace(self, coefficients, new, forcing_n, kept, new_bar):
+        if coefficients.buoyancy is not None:
+            state = self._unstep(coefficients, new, forcing_n, kept)
+            return state, *self.pullback(coefficients, state, forcing_n, new_bar)
+        after, p, memory = new
+        shot = self._shot(coefficients, forcing_n)
+        old, *bars = constant_density.retrace(
+            self.frame, self.dt, coefficients.kappa, p, after, kept, shot, *new_bar
+        )
+        return WaveState(p, old, memory), *self._bars(coefficients, forcing_n, *bars)
+
+    def _unstep(self, coefficients, new, forcing_n, kept):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""
-        new, p, memory = state
+        after, p, memory = new
         if forcing_n is not None:
-            new = stencil.put(new, coefficients.sources, -self._series(coefficients, forcing_n))
-        if coefficients.buoyancy is None:
-            gains = stencil.materialise(layers.gains(self.frame, memory))
-            old = self._leap(coefficients.kappa, p, new, gains)
-        else:
-            old, _ = self._leap_over(coefficients, p, new, memory)
+            after = stencil.put(after, coefficients.sources, -self._series(coefficients, forcing_n))
+        old, _ = self._leap_over(coefficients, p, after, memory)
         return WaveState(p, self.frame.mirror(old), kept)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transpose of `step`, by hand where the density is constant.
-
-        The Laplacian is its own transpose (on rigid walls if their nodes count half), so the
-        adjoint field ``κ p̄`` obeys the forward recursion. The halo holds zeros or images, not
-        unknowns, and gets no cotangent.
-        """
+        """The transpose of `step`, by hand where the density is constant."""
         if coefficients.buoyancy is not None:
             return jax.vjp(self.step, coefficients, state, forcing_n)[1](state_bar)
-        frame, order, spacing = self.frame, self.order, self.grid.spacing
-        kappa = coefficients.kappa
         p, _, memory = state
-        new_bar, p_bar, memory_bar = state_bar
-        new_bar = frame.unmirror(new_bar)
-        images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+        points = coefficients.sources
+        bars = constant_density.transpose(
+            self.frame, self.dt, coefficients.kappa, p, memory, points, *state_bar
+        )
+        return self._bars(coefficients, forcing_n, *bars)
 
-        gains, _ = layers.absorb(frame, self.dt, layers.slabs(frame, p), memory)
-        gains_bar = [
-            frame.weigh(images[where], 0.5, axis)
-            for (axis, *_), where in zip(
-                frame.layers, layers.nodes(frame, frame.halo - 1), strict=True
-            )
-        ]
-        slabs_bar, memory_bar = layers.absorb_transpose(frame, self.dt, gains_bar, memory_bar)
-        bend_bar = frame.weigh(stencil.laplacian(images, order, spacing), 0.5)
-        p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
-        p_bar = layers.add(frame, p_bar, slabs_bar, rim=1)
-        kappa_bar = stencil.materialise(new_bar * stencil.laplacian(p, order, spacing))
-        kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
-        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, new_bar)
+    def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
+        """The cotangents of a step's arguments."""
+        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
-        return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
+        return coefficients_bar, WaveState(p_bar, previous_bar, memory_bar), forcing_bar
 
-    def _sources_bar(self, coefficients, forcing_n, new_bar):
-        """Cotangents of the sources' weights and series."""
+    def _sources_bar(self, coefficients, forcing_n, felt):
+        """Cotangents of the sources' weights and series, from what their windows felt."""
         sources = coefficients.sources
         if sources is None:
             return None, None
         weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
         if forcing_n is not None:
-            felt = stencil.windows(new_bar, sources)
-            window = tuple(range(1, new_bar.ndim + 1))
+            window = tuple(range(1, felt.ndim))
             series = self._series(coefficients, forcing_n)
-            weights_bar = felt * jnp.expand_dims(series, window).astype(new_bar.dtype)
+            weights_bar = felt * jnp.expand_dims(series, window).astype(felt.dtype)
             series_bar = jnp.sum(felt * sources.weights, axis=window)
             if self.frame.copies > 1:
                 series_bar = series_bar.reshape(-1, self.frame.copies).sum(1)

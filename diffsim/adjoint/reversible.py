@@ -7,6 +7,7 @@ Virieux & Tarantola 1986, Geophysics 51; Clapp 2008, SEP-138).
 """
 
 import warnings
+from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
@@ -20,7 +21,7 @@ from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import UNROLL, SmoothStep, differentiable_loop, run
+from diffsim.adjoint.steps import UNROLL, SmoothStep, Step, differentiable_loop, run
 from diffsim.solver import frozen
 
 
@@ -49,7 +50,7 @@ class Reversible(Adjoint):
     drift: Annotated[float, Gt(0), AllowInfNan(True)] | None = None
 
     def loop(self, step, consts, carry, xs, length):
-        if step.undo is None:
+        if not (step.undo or step.retrace):
             raise TypeError(
                 f"{self!r} cannot run this step: nothing says how to undo it. Give scan an "
                 "Invertible step, simulate a ReversibleSolver, or use Revolve(checkpoints=…)"
@@ -93,7 +94,7 @@ def _joined(parts):
 
 def _forward(adjoint, length, step, consts, carry, xs):
     """All steps once."""
-    if step.undo is None:
+    if not (step.undo or step.retrace):
         raise NotImplementedError(
             f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
             "jax.jvp(jax.grad(f), …), or Revolve(checkpoints=…)"
@@ -101,6 +102,7 @@ def _forward(adjoint, length, step, consts, carry, xs):
 
     def one(carry, x):
         new, y, destroyed = step.keeping(consts, carry, x)
+        destroyed, new = _in_turn(destroyed, new)
         return new, (y, destroyed)
 
     def stretch(steps, carry, xs):
@@ -120,23 +122,24 @@ def _forward(adjoint, length, step, consts, carry, xs):
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Undo and transpose step by step."""
 
+    back = _retraced if smooth.step.retrace else _undone
+
     def one(walk, inputs):
         after, consts_bar, carry_bar = walk
         x, y_bar, destroyed = inputs
-        before = smooth.step.undo(consts, after, x, destroyed)  # pyright: ignore[reportOptionalCall]
-        more, carry_bar, x_bar = smooth.pull(consts, before, x, carry_bar, y_bar)
+        before, *bars, x_bar = back(smooth, consts, after, x, destroyed, carry_bar, y_bar)
+        (more, carry_bar), before = _in_turn(bars, before)
         return (before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 
     def stretch(walk, inputs):
         first, start, *inputs = inputs
         *walk, noted = walk
         (arrived, *bars), xs_bar = lax.scan(one, tuple(walk), inputs, reverse=True, unroll=UNROLL)
-        gap = [
-            _largest(a - b) for a, b in zip(*map(smooth.carry.of, (arrived, start)), strict=True)
-        ]
+        gap = [_largest(a - b) for a, b in zip(walked(arrived), walked(start), strict=True)]
         noted = [growth.note(n, bars[1], first, length) for n in noted]
         return (start, *bars, noted), (xs_bar, gap)
 
+    walked = partial(_walked, smooth)
     cuts = adjoint.cuts(length)
     parts = list(zip(_parts(xs, cuts), _parts(ys_bar, cuts), kept, strict=True))
     odd, steps, count = cuts
@@ -154,6 +157,48 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     return bars[0], bars[1], [*_joined(xs_bars), *bars[2]]
 
 
+def _undone(smooth, consts, after, x, destroyed, carry_bar, y_bar):
+    """The carry before a step, and the step's transpose there."""
+    before = smooth.step.undo(consts, after, x, destroyed)
+    return before, *smooth.pull(consts, before, x, carry_bar, y_bar)
+
+
+def _retraced(smooth, consts, after, x, kept, carry_bar, y_bar):
+    """The same, in one go."""
+    seen = replace(smooth, step=Step(smooth.step.look))
+    seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
+    before, found, carry_bar, x_bar = smooth.step.retrace(consts, after, x, kept, carry_bar)
+    bars = smooth.consts.of([found.get(i) for i in range(len(consts))])
+    pairs = zip(seen_bar, bars, strict=True)
+    total = [a if b is None else a + b for a, b in pairs]
+    return before, total, carry_bar, smooth.xs.of(x_bar)
+
+
+def _in_turn(seen, carry):
+    """Both: what is made of a carry first, and then the carry that the loop goes on with.
+
+    The next step writes over this one's fields, and XLA copies what might be read after that. On a
+    CPU a loop of no trips, which it can't see through, puts the two in turn.
+    """
+
+    def loop(values):
+        none = lax.optimization_barrier(jnp.int32(0))
+        return lax.fori_loop(0, none, lambda _, v: jax.tree.map(_other, v), values)
+
+    return lax.platform_dependent((seen, carry), cpu=loop, default=lambda values: values)
+
+
+def _other(leaf):
+    return ~leaf if leaf.dtype == bool else -leaf
+
+
+def _walked(smooth, carry):
+    """The differentiable leaves of a carry that are undone, not handed through."""
+    through = smooth.step.through
+    yes = [s and i not in through for i, s in enumerate(smooth.carry.smooth)]
+    return [leaf for leaf, walked in zip(carry, yes, strict=True) if walked]
+
+
 def _largest(leaf):
     return jnp.max(jnp.abs(leaf), initial=0)
 
@@ -162,8 +207,8 @@ def _report(adjoint, smooth, kept, gaps):
     """Say how far the walk drifted, if that is too far."""
     if adjoint.drift == inf:
         return
-    sizes = [[_largest(leaf) for leaf in smooth.carry.of(p.starts)] for p in kept]
-    sizes.append([_largest(leaf) for leaf in smooth.carry.of(kept[-1].end)])
+    sizes = [[_largest(leaf) for leaf in _walked(smooth, p.starts)] for p in kept]
+    sizes.append([_largest(leaf) for leaf in _walked(smooth, kept[-1].end)])
     largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
     for gap, size in zip(worst, largest, strict=True):

@@ -12,7 +12,8 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
-from diffsim.adjoint.steps import Leaves, Step
+from diffsim.adjoint.linear import inexact
+from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.solver import frozen
 
 
@@ -151,6 +152,27 @@ class Invertible:
         return self.forward(carry, x)[:2]
 
 
+@dataclass(frozen=True, eq=False)
+class Retraceable:
+    """A step that can be undone and transposed in one go, for ``scan(…, adjoint=Reversible())``.
+
+    ``forward(carry, x) -> (carry, kept)`` is the step with what `back` needs besides the new carry;
+    ``look(carry) -> y`` sees the new carry; ``back(carry, x, kept, carry_bar)`` gives the carry
+    before, and the cotangents of ``consts``, of that carry and of ``x``: None for what has none.
+    ``consts`` are the arrays that `forward` closes over. To every other strategy it is the function
+    ``(carry, x) -> (carry, y)``.
+    """
+
+    forward: Callable[[Any, Any], tuple[Any, Any]]
+    look: Callable[[Any], Any]
+    back: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
+    consts: Any
+
+    def __call__(self, carry, x):
+        carry = self.forward(carry, x)[0]
+        return carry, self.look(carry)
+
+
 def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
     """``f`` traced once, on flat lists, with all that it closes over as its first argument."""
 
@@ -162,9 +184,16 @@ def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
 
     consts: Leaves = []
     slices = [jax.eval_shape(lambda x: x[0], x) for x in xs]
-    if not isinstance(f, Invertible):
-        return Step(lifted(flat, (carry, slices), consts)), [_strong(c) for c in consts]
+    if isinstance(f, Invertible):
+        step = _invertible(f, unflat, carry, slices, consts)
+    elif isinstance(f, Retraceable):
+        step = _retraceable(f, unflat, carry, slices, consts)
+    else:
+        step = Step(lifted(flat, (carry, slices), consts))
+    return step, [_strong(c) for c in consts]
 
+
+def _invertible(f: Invertible, unflat, carry, slices, consts) -> Step:
     def forward(carry, x):
         return tuple(jax.tree.leaves(part) for part in f.forward(*unflat(carry, x)))
 
@@ -176,8 +205,49 @@ def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
     destroyed, destroyed_tree = jax.tree.flatten(example)
     keeping = lifted(forward, (carry, slices), consts)
     undo = lifted(backward, (carry, slices, destroyed), consts)
-    step = Step(lambda *args: keeping(*args)[:2], keeping, undo)
-    return step, [_strong(c) for c in consts]
+    return Step(lambda *args: keeping(*args)[:2], keeping, undo)
+
+
+def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
+    smooth = Split.by_type(carry)
+    of_consts = [c for c in jax.tree.leaves(f.consts) if inexact(c)]
+
+    def forward(carry, x):
+        new, kept = f.forward(*unflat(carry, x))
+        return tuple(jax.tree.leaves(part) for part in (new, f.look(new), kept))
+
+    def look(carry, x):
+        new, _ = unflat(carry, x)
+        return carry, jax.tree.leaves(f.look(new))
+
+    def back(carry, x, kept, carry_bar):
+        carry, x = unflat(carry, x)
+        bars = jax.tree.unflatten(jax.tree.structure(carry), smooth.spread(carry_bar))
+        before, *bars = f.back(carry, x, jax.tree.unflatten(kept_tree, kept), bars)
+        found = [[bar for bar in jax.tree.leaves(part) if inexact(bar)] for part in bars]
+        return jax.tree.leaves(before), *found
+
+    example = jax.eval_shape(lambda c, x: f.forward(*unflat(c, x))[1], carry, slices)
+    kept, kept_tree = jax.tree.flatten(example)
+    keeping = lifted(forward, (carry, slices), consts)
+    looking = lifted(look, (carry, slices), consts)
+    retrace = lifted(back, (carry, slices, kept, smooth.of(carry)), consts)
+    # what is known to JAX by its value is no argument, and has no cotangent
+    places = [next((i for i, c in enumerate(consts) if c is const), None) for const in of_consts]
+
+    def retraced(known, carry, x, kept, carry_bar):
+        before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar)
+        total: dict[int | None, Any] = {}
+        for place, bar in zip(places, found, strict=True):
+            total[place] = total[place] + bar if place in total else bar
+        return before, total, carry_bar, Split.by_type(x).spread(x_bar)
+
+    traced = jax.make_jaxpr(back)(carry, slices, kept, smooth.of(carry)).jaxpr
+    pairs = enumerate(zip(traced.invars, traced.outvars[: len(carry)], strict=False))
+    through = tuple(i for i, (given, found) in pairs if given is found)
+    return Step(
+        lambda *args: keeping(*args)[:2], keeping, retrace=retraced, look=looking, through=through
+    )
 
 
 def lifted(f, args, consts: Leaves):

@@ -31,6 +31,12 @@ class Step:
     # the same, and what `undo` needs besides the new carry
     keeping: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves, Leaves]] | None = None
     undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, destroyed
+    # both undone and transposed, as (consts, carry, x, destroyed, carry_bar) -> carry before it,
+    # bars; and the carry that is handed on as ``look(consts, carry, x)`` sees it
+    retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
+    look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
+    # the leaves of the carry that are not undone but handed through
+    through: tuple[int, ...] = ()
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)

@@ -1,0 +1,228 @@
+"""A leapfrog step at constant density, ``p' = 2 p - p° + κ (∇²p + gains)``, its way back and its
+transpose, all with the images of the faces.
+
+Each is plain JAX here and one compiled sweep on a CPU (`solvers.native`).
+"""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from solvers import layers, native, stencil
+from solvers.faces import Frame
+
+
+class Shot(NamedTuple):
+    """What sources add to the next field: ``values`` [source], spread by ``points``."""
+
+    points: stencil.Points
+    values: jax.Array
+
+
+def advance(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
+    """The next field, and the layers' memory."""
+    return _twin(_advance, _advance_compiled, frame, dt)(kappa, p, previous, memory, shot)
+
+
+def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar, memory_bar):
+    """The cotangents of `advance`'s arguments from those of what it returns.
+
+    The Laplacian is its own transpose (on rigid walls if their nodes count half), so the adjoint
+    field ``κ p̄'`` obeys the forward recursion. κ is zero in the halo for good and has no cotangent
+    there.
+
+    Args:
+        points: the sources', or None
+        p_bar: what the field's cotangent is without this step
+
+    Returns:
+        the cotangents of κ, p, p° and the memory, and what the sources' windows see of the adjoint
+        field, ``[source, *window]``.
+    """
+    sweeps = _twin(_transpose, _transpose_compiled, frame, dt)
+    return sweeps(kappa, p, memory, points, new_bar, p_bar, memory_bar)
+
+
+def keep(frame: Frame, dt: float, memory):
+    """What the layers with this memory added to their second differences, one after the other."""
+    return _twin(_keep, _keep_compiled, frame, dt)(memory)
+
+
+def retrace(frame: Frame, dt: float, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
+    """The field before ``p``, from that after it and what `keep` said of it, and `transpose`.
+
+    Where the curvature of p is known, both the way back and κ̄ follow from it.
+    """
+    sweeps = _twin(_retrace, _retrace_compiled, frame, dt)
+    return sweeps(kappa, p, new, kept, shot, new_bar, p_bar, memory_bar)
+
+
+def _twin(plain, compiled, frame, dt):
+    return native.twin(partial(plain, frame, dt), partial(compiled, frame, dt))
+
+
+# --- in plain JAX
+
+
+def _advance(frame, dt, kappa, p, previous, memory, shot):
+    gains, memory = layers.absorb(frame, dt, layers.slabs(frame, p), memory)
+    return _leap(frame, kappa, p, _less(previous, shot), gains), memory
+
+
+def _less(other, shot):
+    """The other field without the shot, that the two of them then have it with its sign."""
+    return other if shot is None else stencil.put(other, shot.points, -shot.values)
+
+
+def _leap(frame, kappa, p, other, gains):
+    """The same way forwards and backwards in time."""
+    curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
+    # the other field at its full shape lets XLA write the new field over it
+    new = stencil.materialise(2 * p - other + kappa * curvature)
+    return frame.mirror(layers.add(frame, new, gains, frame.halo - 1, scale=kappa))
+
+
+def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
+    new_bar = frame.unmirror(new_bar)
+    gains, _ = layers.absorb(frame, dt, layers.slabs(frame, p), memory)
+    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
+    curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
+    kappa_bar = stencil.materialise(new_bar * curvature)
+    kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
+    return kappa_bar, p_bar, -new_bar, memory_bar, _felt(new_bar, points)
+
+
+def _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar):
+    """The cotangents of p and the memory."""
+    images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+    gains_bar = [
+        frame.weigh(images[where], 0.5, axis)
+        for (axis, *_), where in zip(frame.layers, layers.nodes(frame, frame.halo - 1), strict=True)
+    ]
+    slabs_bar, memory_bar = layers.absorb_transpose(frame, dt, gains_bar, memory_bar)
+    bend_bar = frame.weigh(stencil.laplacian(images, frame.order, frame.grid.spacing), 0.5)
+    p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
+    return layers.add(frame, p_bar, slabs_bar, rim=1), memory_bar
+
+
+def _felt(new_bar, points):
+    return None if points is None else stencil.windows(new_bar, points)
+
+
+def _keep(frame, dt, memory):
+    raw = [
+        stencil.raw_gain(pair, axis) for (axis, *_), pair in zip(frame.layers, memory, strict=True)
+    ]
+    return jnp.concatenate([gain.reshape(-1) for gain in raw]) if raw else ()
+
+
+def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
+    new_bar = frame.unmirror(new_bar)
+    gains = stencil.materialise(layers.gains(frame, _kept_gains(frame, kept)))
+    curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
+    curvature = layers.add(frame, stencil.materialise(curvature), gains, frame.halo - 1)
+    old = frame.mirror(stencil.materialise(2 * p - _less(new, shot) + kappa * curvature))
+    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
+    felt = _felt(new_bar, shot and shot.points)
+    return old, new_bar * curvature, p_bar, -new_bar, memory_bar, felt
+
+
+def _kept_gains(frame, kept):
+    """What `keep` put one after the other, by layers."""
+    parts, start = [], 0
+    for axis, _, face in frame.layers:
+        shape = list(frame.inner)
+        shape[axis] = face.width + 1
+        parts.append(kept[start : start + math.prod(shape)].reshape(shape))
+        start += math.prod(shape)
+    return parts
+
+
+# --- as calls of compiled sweeps
+
+
+def _advance_compiled(frame, dt, kappa, p, previous, memory, shot):
+    memory, tree = jax.tree.flatten(memory)
+    args = [kappa, p, previous, *_windows(frame, kappa, shot), *memory]
+    aliases = {2: 0} | {6 + i: 1 + i for i in range(len(memory))}
+    results = native.call("leap", [previous, *memory], aliases, args, **_told(frame, dt))
+    return results[0], jax.tree.unflatten(tree, results[1:])
+
+
+def _keep_compiled(frame, dt, memory):
+    if not memory:
+        return ()
+    size = sum(zeta.size for _, zeta in memory)
+    kept = jax.ShapeDtypeStruct((size,), memory[0][0].dtype)
+    return native.call("keep", [kept], {}, jax.tree.leaves(memory), **_told(frame, dt))[0]
+
+
+def _retrace_compiled(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
+    bars, tree = jax.tree.flatten(memory_bar)
+    start, weights, values = _windows(frame, kappa, shot)
+    kept = kept if frame.layers else np.zeros(0, kappa.dtype)
+    args = [kappa, p, new, new_bar, p_bar, start, weights, values, kept, *bars]
+    room = kappa
+    results = native.call(
+        "retrace",
+        [new, new_bar, p_bar, kappa, room, weights, *bars],
+        {2: 0, 3: 1, 4: 2} | {9 + i: 6 + i for i in range(len(bars))},
+        args,
+        **_told(frame, dt),
+    )
+    old, previous_bar, p_bar, kappa_bar, _, felt, *bars = results
+    felt = None if shot is None else felt
+    return old, kappa_bar, p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt
+
+
+def _transpose_compiled(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
+    bars, tree = jax.tree.flatten(memory_bar)
+    shot = None if points is None else Shot(points, points.weights)
+    start, weights, _ = _windows(frame, kappa, shot)
+    args = [kappa, p, new_bar, p_bar, start, weights, *jax.tree.leaves(memory), *bars]
+    first, room = len(args) - len(bars), kappa
+    results = native.call(
+        "transpose",
+        [new_bar, p_bar, kappa, room, weights, *bars],
+        {2: 0, 3: 1} | {first + i: 5 + i for i in range(len(bars))},
+        args,
+        **_told(frame, dt),
+    )
+    previous_bar, p_bar, kappa_bar, _, felt, *bars = results
+    felt = None if points is None else felt
+    return kappa_bar, p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt
+
+
+def _windows(frame, kappa, shot):
+    """Starts, weights and values of the sources; of none if there are none."""
+    if shot is None:
+        ndim = frame.grid.ndim
+        none = [np.zeros(shape, kappa.dtype) for shape in ((0, *(1,) * ndim), (0,))]
+        return np.zeros((0, ndim), np.int32), *none
+    points, values = shot
+    start = jnp.asarray(points.start, jnp.int32)
+    return start, points.weights.astype(kappa.dtype), values.astype(kappa.dtype)
+
+
+def _told(frame: Frame, dt: float):
+    """What a sweep has to know of the grid, as `kernels.cc` takes it."""
+    faces = [(axis, int(low), face.width) for axis, low, face in frame.layers]
+    profiles = [row for profile in layers.profiles(frame, dt) for row in profile]
+    images = [
+        (axis, beyond[axis].start, within[axis].start, sign)
+        for axis, beyond, within, sign in frame.images()
+    ]
+    return {
+        "shape": np.asarray(frame.inner, np.int64),
+        "weights": np.asarray(stencil.SECOND_DIFFERENCE[frame.order]),
+        "smooth": np.asarray(stencil.smoothing(frame.order)),
+        "spacing": np.asarray(frame.grid.spacing),
+        "profiles": np.concatenate([*profiles, np.zeros(0)]),
+        "layers": np.asarray(faces, np.int64).reshape(-1),
+        "images": np.asarray(images, np.int64).reshape(-1),
+        "walls": np.asarray(list(frame.walls()), np.int64).reshape(-1),
+    }

@@ -1,0 +1,111 @@
+"""Compiled sweeps behind plain JAX functions, used where they were built and run on a CPU.
+
+XLA's CPU back end makes several kernels of what is one sweep over memory; ``kernels.cc`` is that
+sweep. It is built when the package is installed, if there is a C++ compiler; without it, on other
+devices, and for derivatives the plain function does the same.
+"""
+
+import ctypes
+import os
+from collections.abc import Callable
+from functools import cache, partial
+from importlib.util import find_spec
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+SWEEPS = "leap", "transpose", "keep", "retrace"
+
+
+@cache
+def built() -> bool:
+    """Whether compiled sweeps are at hand; ``DIFFSIM_NATIVE=0`` in the environment says no."""
+    spec = find_spec("solvers.native._kernels")
+    if spec is None or spec.origin is None or os.environ.get("DIFFSIM_NATIVE") == "0":
+        return False
+    library = ctypes.CDLL(spec.origin)
+    if not library.diffsim_runs_here():
+        return False
+    for sweep in SWEEPS:
+        handler = jax.ffi.pycapsule(getattr(library, f"diffsim_{sweep}"))
+        jax.ffi.register_ffi_target(f"diffsim_{sweep}", handler, platform="cpu")
+    return True
+
+
+def twin(plain: Callable, compiled: Callable) -> Callable:
+    """``plain``, which on a CPU has the values of ``compiled``, a `call` of a sweep.
+
+    Both take the same pytrees of arrays and return the same ones. Derivatives of any order are
+    those of ``plain``; a batch runs through the sweep one after the other.
+    """
+    if not built():
+        return plain
+
+    def flat(f, tree, *leaves):
+        return jax.tree.leaves(f(*jax.tree.unflatten(tree, leaves)))
+
+    def both(*args):
+        leaves, tree = jax.tree.flatten(args)
+        out = jax.eval_shape(plain, *args)
+        how = {"plain": partial(flat, plain, tree), "compiled": partial(flat, compiled, tree)}
+        return jax.tree.unflatten(jax.tree.structure(out), _twin.bind(*leaves, **how))
+
+    return both
+
+
+def call(sweep: str, results, aliases: dict[int, int], args, **told):
+    """A compiled sweep's results, shaped like ``results``, some of them in arguments' memory."""
+    shapes = [jax.ShapeDtypeStruct(jnp.shape(r), r.dtype) for r in results]
+    return jax.ffi.ffi_call(f"diffsim_{sweep}", shapes, input_output_aliases=aliases)(*args, **told)
+
+
+_twin = Primitive("twin")
+_twin.multiple_results = True
+
+
+def _plainly(*args, plain, compiled):
+    return plain(*args)
+
+
+def _jvp(primals, tangents, *, plain, compiled):
+    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
+
+    def of_moved(*moved):
+        args = list(primals)
+        for i, value in zip(moving, moved, strict=True):
+            args[i] = value
+        return plain(*args)
+
+    primals_out = _twin.bind(*primals, plain=plain, compiled=compiled)
+    moved, dots = [primals[i] for i in moving], [tangents[i] for i in moving]
+    return primals_out, jax.jvp(of_moved, moved, dots)[1]
+
+
+def _batch(args, dims, *, plain, compiled):
+    """One after the other: each already takes all cores."""
+    one = partial(_twin.bind, plain=plain, compiled=compiled)
+    moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
+    varying = [a for a, d in zip(moved, dims, strict=True) if d is not None]
+
+    def each(varying):
+        values = iter(varying)
+        return one(*(a if d is None else next(values) for a, d in zip(moved, dims, strict=True)))
+
+    results = jax.lax.map(each, varying)
+    return results, [0] * len(results)
+
+
+_twin.def_impl(_plainly)
+_twin.def_abstract_eval(
+    lambda *args, **how: jax.make_jaxpr(partial(_plainly, **how))(*args).out_avals
+)
+ad.primitive_jvps[_twin] = _jvp
+batching.primitive_batchers[_twin] = _batch
+mlir.register_lowering(_twin, mlir.lower_fun(_plainly, multiple_results=True))
+mlir.register_lowering(
+    _twin,
+    mlir.lower_fun(lambda *args, plain, compiled: compiled(*args), multiple_results=True),
+    platform="cpu",
+)

@@ -1,0 +1,296 @@
+// The sweeps of wave.h for XLA: what it hands over, made into a problem, and the best instructions.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "problem.h"
+#include "edges.h"
+#include "threads.h"
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,bmi2")
+namespace avx2 {
+#define VECTOR 32
+#include "wave.h"
+#undef VECTOR
+}  // namespace avx2
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx512bw,fma,bmi2,prefer-vector-width=512")
+namespace avx512 {
+#define VECTOR 64
+#include "wave.h"
+#undef VECTOR
+}  // namespace avx512
+#pragma GCC pop_options
+#define CHOICES(CALL)                                     \
+  if (__builtin_cpu_supports("avx512dq")) {               \
+    using namespace avx512;                               \
+    CALL;                                                 \
+  } else if (__builtin_cpu_supports("avx2")) {            \
+    using namespace avx2;                                 \
+    CALL;                                                 \
+  } else {                                                \
+    return ffi::Error::Internal("this processor has no AVX2"); \
+  }
+extern "C" int diffsim_runs_here() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+#else
+namespace plain {
+#define VECTOR 16
+#include "wave.h"
+#undef VECTOR
+}  // namespace plain
+#define CHOICES(CALL)      \
+  {                        \
+    using namespace plain; \
+    CALL;                  \
+  }
+extern "C" int diffsim_runs_here() { return 1; }
+#endif
+
+namespace ffi = xla::ffi;
+
+namespace {
+
+using Numbers = ffi::Span<const double>;
+using Integers = ffi::Span<const int64_t>;
+
+// The nodes without the halo, the weights and the layers. `weights` holds those of the
+// second difference for nodes 0, 1, …; `layers` (axis, low, width) of each; `profiles` the four rows
+// of each layer in turn; `images` (axis, beyond, within, sign); `walls` (axis, at).
+struct Told {
+  Integers shape;
+  Numbers weights, smooth, spacing, profiles;
+  Integers layers, images, walls;
+};
+
+template <typename T>
+class Problem : public Wave<T> {
+ public:
+  explicit Problem(const Told& told) {
+    this->ndim = static_cast<int>(told.shape.size());
+    this->half = static_cast<int64_t>(told.weights.size()) - 1;
+    this->center = 0;
+    int64_t stride = 1;
+    for (int axis = this->ndim - 1; axis >= 0; --axis) {
+      this->n[axis] = told.shape[axis];
+      this->stride[axis] = stride;
+      stride *= this->full(axis);
+      const double over = 1 / (told.spacing[axis] * told.spacing[axis]);
+      this->over[axis] = static_cast<T>(over);
+      for (int64_t k = 0; k <= this->half; ++k) {
+        this->weights[axis][k] = static_cast<T>(told.weights[k] * over);
+      }
+      this->center += static_cast<T>(told.weights[0] * over);
+    }
+    for (size_t k = 0; k < told.smooth.size(); ++k) this->smooth[k] = static_cast<T>(told.smooth[k]);
+    numbers_.assign(told.profiles.begin(), told.profiles.end());
+    const T* row = numbers_.data();
+    for (size_t i = 0; i < told.layers.size(); i += 3) {
+      Layer<T> layer{};
+      layer.axis = static_cast<int>(told.layers[i]);
+      layer.low = told.layers[i + 1] != 0;
+      layer.width = told.layers[i + 2];
+      const int64_t end = this->n[layer.axis] + this->half;
+      layer.first = layer.low ? this->half : end - layer.width - 1;
+      layer.a_half = row;
+      layer.b_half = layer.a_half + layer.width + 2;
+      layer.a = layer.b_half + layer.width + 2;
+      layer.b = layer.a + layer.width + 1;
+      row = layer.b + layer.width + 1;
+      this->layers.push_back(layer);
+    }
+    for (size_t i = 0; i < told.images.size(); i += 4) {
+      const int64_t* image = told.images.begin() + i;
+      this->images.push_back(
+          {static_cast<int>(image[0]), image[1], image[2], static_cast<int>(image[3])});
+    }
+    for (size_t i = 0; i < told.walls.size(); i += 2) {
+      this->walls.push_back({static_cast<int>(told.walls[i]), told.walls[i + 1]});
+    }
+  }
+
+ private:
+  std::vector<T> numbers_;
+};
+
+// A result that starts as an argument: the same memory, unless XLA chose otherwise.
+void* started(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results, size_t to) {
+  auto source = args.get<ffi::AnyBuffer>(from).value();
+  auto target = results.get<ffi::AnyBuffer>(to).value();
+  if (target->untyped_data() != source.untyped_data()) {
+    std::memcpy(target->untyped_data(), source.untyped_data(), source.size_bytes());
+  }
+  return target->untyped_data();
+}
+
+template <typename T>
+T* argument(ffi::RemainingArgs& args, size_t i) {
+  return static_cast<T*>(args.get<ffi::AnyBuffer>(i).value().untyped_data());
+}
+
+// Windows of sources: integers [source, axis] where they start, weights [source, *window].
+template <typename T>
+Windows<T> windows(ffi::RemainingArgs& args, size_t start, size_t weights) {
+  const auto shape = args.get<ffi::AnyBuffer>(weights).value().dimensions();
+  const int64_t width = shape.size() > 1 ? shape[1] : 0;
+  return {shape[0], width, argument<int32_t>(args, start), argument<T>(args, weights)};
+}
+
+template <typename T>
+T* result(ffi::RemainingRets& results, size_t i) {
+  return static_cast<T*>(results.get<ffi::AnyBuffer>(i).value()->untyped_data());
+}
+
+template <typename T>
+T* started_as(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results, size_t to) {
+  return static_cast<T*>(started(args, from, results, to));
+}
+
+// κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …
+template <typename T, int NDIM, int HALF>
+ffi::Error leap_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+                   ffi::RemainingRets results) {
+  T* other = started_as<T>(args, 2, results, 0);
+  size_t from = 6, to = 1;
+  for (auto& layer : problem.layers) {
+    layer.psi = started_as<T>(args, from++, results, to++);
+    layer.zeta = started_as<T>(args, from++, results, to++);
+  }
+  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
+  take_away(problem, windows<T>(args, 3, 4), argument<T>(args, 5), other);
+  CHOICES((leap<T, NDIM, HALF>(threads, problem, kappa, p, other)));
+  return ffi::Error::Success();
+}
+
+// κ, p, p̄', p̄°', sources' starts and weights, ψ, ζ, …, ψ̄, ζ̄, … -> p̄°, p̄, κ̄, room, what the
+// sources felt, ψ̄, ζ̄, …
+template <typename T, int NDIM, int HALF>
+ffi::Error transpose_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+                        ffi::RemainingRets results) {
+  T* after = started_as<T>(args, 2, results, 0);
+  T* bar = started_as<T>(args, 3, results, 1);
+  size_t from = 6, to = 5;
+  for (auto& layer : problem.layers) {
+    layer.psi = argument<T>(args, from++), layer.zeta = argument<T>(args, from++);
+  }
+  for (auto& layer : problem.layers) {
+    layer.psi_bar = started_as<T>(args, from++, results, to++);
+    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+  }
+  T *picture = result<T>(results, 2), *room = result<T>(results, 3);
+  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
+  unmirror(problem, after);
+  copy_out(problem, windows<T>(args, 4, 5), after, result<T>(results, 4));
+  CHOICES((transpose<T, NDIM, HALF, false>(threads, problem, kappa, p, after, bar, picture, room,
+                                           static_cast<T*>(nullptr))));
+  return ffi::Error::Success();
+}
+
+// κ, p, p', p̄', p̄°', sources' starts, weights and values, kept gains, ψ̄, ζ̄, … -> p°, p̄°, p̄, κ̄,
+// room, what the sources felt, ψ̄, ζ̄, …
+template <typename T, int NDIM, int HALF>
+ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+                      ffi::RemainingRets results) {
+  T* other = started_as<T>(args, 2, results, 0);
+  T* after = started_as<T>(args, 3, results, 1);
+  T* bar = started_as<T>(args, 4, results, 2);
+  T* kept = argument<T>(args, 8);
+  size_t from = 9, to = 6;
+  for (auto& layer : problem.layers) {
+    layer.kept = kept;
+    kept += problem.size_across(layer);
+    layer.psi_bar = started_as<T>(args, from++, results, to++);
+    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+  }
+  T *picture = result<T>(results, 3), *room = result<T>(results, 4);
+  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
+  unmirror(problem, after);
+  const auto sources = windows<T>(args, 5, 6);
+  copy_out(problem, sources, after, result<T>(results, 5));
+  take_away(problem, sources, argument<T>(args, 7), other);
+  CHOICES((transpose<T, NDIM, HALF, true>(threads, problem, kappa, p, after, bar, picture, room,
+                                          other)));
+  return ffi::Error::Success();
+}
+
+// ψ, ζ, … -> kept gains
+template <typename T, int, int>
+ffi::Error keep_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+                   ffi::RemainingRets results) {
+  T* kept = result<T>(results, 0);
+  size_t from = 0;
+  for (auto& layer : problem.layers) {
+    layer.psi = argument<T>(args, from++), layer.zeta = argument<T>(args, from++);
+    layer.kept = kept;
+    kept += problem.size_across(layer);
+  }
+  CHOICES((keep<T>(threads, problem)));
+  return ffi::Error::Success();
+}
+
+// The sweep for a type, a number of axes and a width of the stencil.
+#define OF_HALF(SWEEP, NDIM)                                                     \
+  switch (problem.half) {                                                        \
+    case 1: return SWEEP<T, NDIM, 1>(threads, problem, args, results);           \
+    case 2: return SWEEP<T, NDIM, 2>(threads, problem, args, results);           \
+    case 3: return SWEEP<T, NDIM, 3>(threads, problem, args, results);           \
+    case 4: return SWEEP<T, NDIM, 4>(threads, problem, args, results);           \
+  }
+#define HANDLER(NAME, SWEEP)                                                     \
+  template <typename T>                                                          \
+  ffi::Error NAME##_as(Threads& threads, const Told& told, ffi::RemainingArgs args, \
+                       ffi::RemainingRets results) {                             \
+    Problem<T> problem(told);                                                    \
+    switch (problem.ndim) {                                                      \
+      case 1: OF_HALF(SWEEP, 1) break;                                           \
+      case 2: OF_HALF(SWEEP, 2) break;                                           \
+      case 3: OF_HALF(SWEEP, 3) break;                                           \
+    }                                                                            \
+    return ffi::Error::InvalidArgument("no sweep for these axes or this order"); \
+  }                                                                              \
+  ffi::Error NAME##_impl(ffi::ThreadPool pool, ffi::RemainingArgs args,          \
+                         ffi::RemainingRets results, Integers shape,             \
+                         Numbers weights, Numbers smooth, Numbers spacing,       \
+                         Numbers profiles, Integers layers, Integers images,     \
+                         Integers walls) {                                       \
+    Threads threads(pool);                                                       \
+    const Told told{shape, weights, smooth, spacing, profiles, layers, images, walls}; \
+    const auto type = args.get<ffi::AnyBuffer>(0).value().element_type();        \
+    if (type == ffi::F32) return NAME##_as<float>(threads, told, args, results); \
+    if (type == ffi::F64) return NAME##_as<double>(threads, told, args, results); \
+    return ffi::Error::InvalidArgument("no sweep for this type");                \
+  }
+
+HANDLER(leap, leap_of)
+HANDLER(transpose, transpose_of)
+HANDLER(keep, keep_of)
+HANDLER(retrace, retrace_of)
+
+}  // namespace
+
+#define EXPORT(NAME)                                                                   \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl,                           \
+                                ffi::Ffi::Bind()                                       \
+                                    .Ctx<ffi::ThreadPool>()                            \
+                                    .RemainingArgs()                                   \
+                                    .RemainingRets()                                   \
+                                    .Attr<Integers>("shape")                           \
+                                    .Attr<Numbers>("weights")                          \
+                                    .Attr<Numbers>("smooth")                           \
+                                    .Attr<Numbers>("spacing")                          \
+                                    .Attr<Numbers>("profiles")                         \
+                                    .Attr<Integers>("layers")                          \
+                                    .Attr<Integers>("images")                          \
+                                    .Attr<Integers>("walls"))
+
+EXPORT(leap);
+EXPORT(transpose);
+EXPORT(keep);
+EXPORT(retrace);

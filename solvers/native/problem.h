@@ -1,0 +1,62 @@
+// What the sweeps of wave.h know of a grid, its layers and its images.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+constexpr int kAxes = 3;
+constexpr int kHalf = 4;  // of the widest stencil, order 8
+
+template <typename T>
+struct Layer {
+  int axis;
+  bool low;
+  int64_t width;
+  int64_t first;  // along the axis, in the field, of its first node
+  const T *a_half, *b_half, *a, *b;  // the recursion, at half points and at nodes
+  T *psi = nullptr, *zeta = nullptr;  // memory
+  T *psi_bar = nullptr, *zeta_bar = nullptr;
+  T* kept = nullptr;  // ∂ψ' + ζ', shaped like ζ
+};
+
+// What lies beyond a face: `count` nodes from `beyond` on show those from `within` on, in a mirror
+// of sign ±1, or as they are if the sign is 0.
+struct Image {
+  int axis;
+  int64_t beyond, within;
+  int sign;
+};
+
+// Nodes of a rigid wall, `at` along an axis.
+struct Wall {
+  int axis;
+  int64_t at;
+};
+
+template <typename T>
+struct Wave {
+  int ndim;
+  int64_t half;  // nodes of the halo
+  int64_t n[kAxes];  // nodes without the halo
+  int64_t stride[kAxes];  // of the field with it
+  T weights[kAxes][kHalf + 1];  // of second differences along each axis, over h²
+  T center;  // the sum of the axes' weights of the node itself
+  T over[kAxes];  // 1/h²
+  std::array<T, kHalf> smooth;  // of P, which takes a layer's two-point differences to the order of the field
+  std::vector<Layer<T>> layers;
+  std::vector<Image> images;
+  std::vector<Wall> walls;
+
+  int last() const { return ndim - 1; }
+  int64_t full(int axis) const { return n[axis] + 2 * half; }
+  int64_t size_without_halo() const {
+    int64_t size = 1;
+    for (int axis = 0; axis < ndim; ++axis) size *= n[axis];
+    return size;
+  }
+  // of ζ, which has one entry more across the layer than that has nodes
+  int64_t size_across(const Layer<T>& layer) const {
+    return size_without_halo() / n[layer.axis] * (layer.width + 1);
+  }
+};
