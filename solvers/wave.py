@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, ReversibleSolver, frozen
-from solvers import layers, stencil, variable_density
+from solvers import divergence, layers, stencil, variable_density
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
 __all__ = [
@@ -158,8 +158,8 @@ class Wave(AdjointSolver, ReversibleSolver):
         if buoyancy is None:
             bend = stencil.laplacian(p, self.order, self.grid.spacing)
         else:
-            bend, _ = variable_density.divergence(frame, buoyancy, p, silent.memory)
-            bend = jnp.pad(bend, frame.halo)
+            flux = divergence.fluxes(frame, buoyancy, p, [psi for psi, _ in silent.memory])
+            bend = divergence.divergence(frame, flux)
         return silent._replace(pressure=p, previous=frame.mirror(p + kappa * bend / 2))
 
     def step(self, coefficients, state, forcing_n):
@@ -170,8 +170,8 @@ class Wave(AdjointSolver, ReversibleSolver):
             gains, memory = layers.absorb(self.frame, self.dt, slabs, memory)
             new = self._leap(kappa, p, previous, gains)
         else:
-            profiles = layers.profiles(self.frame, self.dt)
-            new, memory = self._leap_over(coefficients, p, previous, memory, profiles)
+            flux, memory = divergence.absorb(self.frame, self.dt, buoyancy, p, memory)
+            new = self._leap_over(kappa, p, previous, flux, memory)
         if forcing_n is not None:
             new = stencil.put(new, coefficients.sources, self._series(coefficients, forcing_n))
         return WaveState(self.frame.mirror(new), p, memory)
@@ -183,13 +183,11 @@ class Wave(AdjointSolver, ReversibleSolver):
         new = stencil.materialise(2 * p - previous + kappa * curvature)
         return layers.add(self.frame, new, gains, self.frame.halo - 1, scale=kappa)
 
-    def _leap_over(self, coefficients, p, previous, memory, profiles=None):
-        """``2 p - previous + κ ∇·(1/ρ ∇p)``, and the layers' memory, as `divergence` takes it."""
-        bend, memory = variable_density.divergence(
-            self.frame, coefficients.buoyancy, p, memory, profiles
-        )
-        bend = jnp.pad(bend, self.frame.halo)
-        return stencil.materialise(2 * p - previous + coefficients.kappa * bend), memory
+    def _leap_over(self, kappa, p, previous, flux, memory):
+        """``2 p - previous + κ (∇·flux + ζ)`` with the layers' memory after the step."""
+        bend = divergence.divergence(self.frame, flux)
+        new = stencil.materialise(2 * p - previous + kappa * bend)
+        return layers.add(self.frame, new, [zeta for _, zeta in memory], rim=0, scale=kappa)
 
     def _series(self, coefficients, forcing_n):
         """What goes into each window of the sources."""
@@ -209,24 +207,26 @@ class Wave(AdjointSolver, ReversibleSolver):
     def unstep(self, coefficients, state, forcing_n, kept):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""
         new, p, memory = state
-        if forcing_n is not None:
-            new = stencil.put(new, coefficients.sources, -self._series(coefficients, forcing_n))
         if coefficients.buoyancy is None:
             gains = stencil.materialise(layers.gains(self.frame, memory))
             old = self._leap(coefficients.kappa, p, new, gains)
         else:
-            old, _ = self._leap_over(coefficients, p, new, memory)
+            psis = [psi for psi, _ in memory]
+            flux = divergence.fluxes(self.frame, coefficients.buoyancy, p, psis)
+            old = self._leap_over(coefficients.kappa, p, new, flux, memory)
+        if forcing_n is not None:
+            old = stencil.put(old, coefficients.sources, self._series(coefficients, forcing_n))
         return WaveState(p, self.frame.mirror(old), kept)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transpose of `step`, by hand where the density is constant.
+        """The transpose of `step`.
 
         The Laplacian is its own transpose (on rigid walls if their nodes count half), so the
         adjoint field ``κ p̄`` obeys the forward recursion. The halo holds zeros or images, not
         unknowns, and gets no cotangent.
         """
         if coefficients.buoyancy is not None:
-            return jax.vjp(self.step, coefficients, state, forcing_n)[1](state_bar)
+            return self._pullback_over(coefficients, state, forcing_n, state_bar)
         frame, order, spacing = self.frame, self.order, self.grid.spacing
         kappa = coefficients.kappa
         p, _, memory = state
@@ -250,6 +250,35 @@ class Wave(AdjointSolver, ReversibleSolver):
         sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, new_bar)
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, -new_bar, memory_bar), forcing_bar
+
+    def _pullback_over(self, coefficients, state, forcing_n, state_bar):
+        """`pullback` where the density varies: the same, of ``κ ∇·(1/ρ ∇p)``."""
+        frame, (kappa, _, buoyancy) = self.frame, coefficients
+        p, _, memory = state
+        new_bar, p_bar, memory_bar = state_bar
+        new_bar = frame.unmirror(new_bar)
+        images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+        memory_bar = self._weigh(memory_bar, 2)
+        flux, after = divergence.absorb(frame, self.dt, buoyancy, p, memory)
+        bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
+            frame, self.dt, buoyancy, images, memory_bar, flux
+        )
+        total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
+        p_bar = divergence.with_halo_of(frame, p_bar, total)
+        kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
+        kappa_bar = layers.add(frame, kappa_bar, [zeta for _, zeta in after], rim=0, scale=new_bar)
+        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, new_bar)
+        buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
+        coefficients_bar = WaveCoefficients(kappa_bar, sources_bar, buoyancy_bar)
+        state_bar = WaveState(p_bar, -new_bar, self._weigh(memory_bar, 0.5))
+        return coefficients_bar, state_bar, forcing_bar
+
+    def _weigh(self, memory, factor):
+        frame = self.frame
+        return tuple(
+            (frame.weigh(psi, factor, axis), frame.weigh(zeta, factor, axis))
+            for (axis, *_), (psi, zeta) in zip(frame.layers, memory, strict=True)
+        )
 
     def _sources_bar(self, coefficients, forcing_n, new_bar):
         """Cotangents of the sources' weights and series."""
