@@ -71,6 +71,7 @@ class Wave(AdjointSolver, ReversibleSolver):
     Params: ClassVar = WaveParams
     Forcing: ClassVar = WaveForcing
     seen: ClassVar = Quantity("pressure", "Pa")
+    felt: ClassVar = Quantity("particle acceleration", "m/s²")
 
     grid: Grid
     dt: Positive  # s
@@ -317,6 +318,20 @@ class Wave(AdjointSolver, ReversibleSolver):
         if copies == 1:
             return lambda state: stencil.take(state.pressure, points)
         return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
+
+    def motion(self, params, positions, along):
+        """Particle acceleration ``-1/ρ ∂p`` (m/s²), what an accelerometer feels along an axis.
+
+        A geophone's velocity is its sum over time, ``dt * jnp.cumsum(data, axis=0)``.
+        """
+        if params.density is None:
+            raise ValueError(
+                "particle acceleration is -1/density times the pressure's gradient: give "
+                "params.density, a constant one if it does not vary"
+            )
+        slope = self.sampler(positions, along)
+        density = variable_density.at(self.frame, params.density, jnp.asarray(positions))
+        return lambda state: -slope(state) / density
 
     def check(self, params, forcing=None):
         remarks = self._misgiven(params) or super().check(params, forcing)
