@@ -48,7 +48,7 @@ def dataset(loaded: Loaded, outcome: Outcome, highest: Any = None) -> xr.Dataset
     for name, value in problem.params._asdict().items():
         if _is_positions(loaded, name, value):
             _add_positions(result, name, np.asarray(value), grid)
-    name, units = solver.seen
+    name, units = problem.observe.quantity(solver)
     for key, value in outcome.data.items():
         if key == "predicted" or problem.truth:
             result[key] = (("time", "receiver"), value, _attrs(name, units))
@@ -95,7 +95,8 @@ def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
             found[f"observed_{name}"] = (dims, np.asarray(problem.truth[name]), _attrs(text, units))
         if name in outcome.gradient and isinstance(case.task, Gradient):
             misfit = case.task.misfit
-            per = f"{misfit.units(problem.solver.seen.units)}/({units})"
+            seen = problem.observe.quantity(problem.solver)
+            per = f"{misfit.units(seen.units)}/({units})"
             attrs = _attrs(f"derivative of the {misfit.called} by {long_name}", per)
             found[f"gradient_{name}"] = (dims, outcome.gradient[name], attrs)
     return found

@@ -162,7 +162,8 @@ def _highest(problem: Problem) -> jax.Array | None:
     if not problem.observe.highest:
         return None
     log.info("highest: compiling and running")
-    return highest(problem.solver, problem.params, problem.forcing, problem.steps)
+    run = problem.solver, problem.params, problem.forcing, problem.steps
+    return highest(problem.observe, *run)
 
 
 def _on_device(loaded: Loaded) -> Loaded:
@@ -206,9 +207,8 @@ def _summarise(loaded: Loaded, data: xr.Dataset, metrics: dict, folder: Path):
     lines = {"run": "{steps} steps of {cells} cells, compiled in {compile_s:.1f} s"}
     lines["forward"] = "{forward_s:.3g} s, {cell_steps_per_s:.3g} cell steps/s"
     if isinstance(task := loaded.case.task, Gradient):
-        lines[task.misfit.called] = (
-            f"{{misfit:.6g}} {task.misfit.units(loaded.problem.solver.seen.units)}"
-        )
+        seen = loaded.problem.observe.quantity(loaded.problem.solver)
+        lines[task.misfit.called] = f"{{misfit:.6g}} {task.misfit.units(seen.units)}"
         lines["gradient"] = (
             "{gradient_s:.3g} s, {gradient_over_forward:.1f} forward runs, "
             "{evaluations_per_step:.2f} evaluations a step, norm {gradient_norm:.6g}"

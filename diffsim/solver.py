@@ -53,6 +53,7 @@ class Solver(ABC):
     Params: ClassVar[type]
     Forcing: ClassVar[type | None] = None
     seen: ClassVar[Quantity]  # what `sampler` returns
+    felt: ClassVar[Quantity | None] = None  # what `motion` returns; None if nothing moves
 
     grid: Any  # diffsim.grid.Grid
     dt: float  # s
@@ -76,6 +77,11 @@ class Solver(ABC):
     @abstractmethod
     def sampler(self, positions: Any) -> Observe:
         """What instruments at ``positions`` ``[count, axis]`` (m) see of a state: ``[count]``."""
+
+    def motion(self, params: Record, positions: Any, along: int) -> Observe:
+        """What instruments at ``positions`` that move with the medium feel along an axis: its
+        component ``[count]``, positive where the axis grows."""
+        raise NotImplementedError(f"{type(self).__name__} has no motion: take sampler(positions)")
 
     def check(self, params: Record, forcing: Record = None) -> "list[Remark]":
         """What is wrong or doubtful about running this; solvers add their own physics.
@@ -151,7 +157,7 @@ class RetracingSolver(AdjointSolver):
 
     @abstractmethod
     def keep(self, coefficients: Record, state: Record, new: Record) -> Any:
-        """What `retrace` needs of the step from ``state`` to ``new`` besides ``new``, any pytree."""
+        """What `retrace` needs to know of the step to ``new`` besides ``new``, any pytree."""
 
     @abstractmethod
     def retrace(

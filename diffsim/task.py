@@ -38,7 +38,7 @@ class Problem(NamedTuple):
     def data(self, params: Record, forcing: Record, **how) -> Any:
         """What is observed of a run."""
         how = {"steps": self.steps, "forcing": forcing, "adjoint": self.adjoint, **how}
-        return simulate(self.solver, params, self.observe.on(self.solver), **how)[1]
+        return simulate(self.solver, params, self.observe.on(self.solver, params), **how)[1]
 
     def blow_up(self, name: str) -> BlowUp | None:
         """Where the run for the predicted or the observed data stopped being finite."""

@@ -70,20 +70,21 @@ def _twin(plain, compiled, frame, dt):
 
 def _advance(frame, dt, kappa, p, previous, memory, shot):
     gains, memory = layers.absorb(frame, dt, layers.slabs(frame, p), memory)
-    return _leap(frame, kappa, p, _less(previous, shot), gains), memory
+    return _leap(frame, kappa, p, previous, gains, shot), memory
 
 
-def _less(other, shot):
-    """The other field without the shot, that the two of them then have it with its sign."""
-    return other if shot is None else stencil.put(other, shot.points, -shot.values)
-
-
-def _leap(frame, kappa, p, other, gains):
+def _leap(frame, kappa, p, other, gains, shot):
     """The same way forwards and backwards in time."""
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     # the other field at its full shape lets XLA write the new field over it
     new = stencil.materialise(2 * p - other + kappa * curvature)
-    return frame.mirror(layers.add(frame, new, gains, frame.halo - 1, scale=kappa))
+    new = layers.add(frame, new, gains, frame.halo - 1, scale=kappa)
+    return _fed(frame, new, shot)
+
+
+def _fed(frame, new, shot):
+    """A field with the shot and its images; XLA would merge a shot in ``other`` into the stencil."""
+    return frame.mirror(new if shot is None else stencil.put(new, *shot))
 
 
 def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
@@ -125,7 +126,7 @@ def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
     gains = stencil.materialise(layers.gains(frame, _kept_gains(frame, kept)))
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     curvature = layers.add(frame, stencil.materialise(curvature), gains, frame.halo - 1)
-    old = frame.mirror(stencil.materialise(2 * p - _less(new, shot) + kappa * curvature))
+    old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
     p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
     felt = _felt(new_bar, shot and shot.points)
     return old, new_bar * curvature, p_bar, -new_bar, memory_bar, felt

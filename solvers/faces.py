@@ -177,9 +177,9 @@ class Frame:
         Half of such a node's cell lies behind the wall. In the inner product that counts the node
         by half the Laplacian is symmetric, and a source there spreads over half the volume.
         """
-        halo = self.halo if across is None else 0
         for axis, low, _ in self._faces(Rigid):
             if axis != across:
+                halo = (values.shape[axis] - self.inner[axis]) // 2
                 row = slice(halo, halo + 1) if low else slice(-halo - 1, -halo or None)
                 values = values.at[stencil.along(axis, values.ndim, row)].multiply(factor)
         return values

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, RetracingSolver, frozen
-from solvers import constant_density, layers, stencil, variable_density
+from solvers import constant_density, divergence, layers, stencil, variable_density
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
 __all__ = [
@@ -71,6 +71,7 @@ class Wave(RetracingSolver):
     Params: ClassVar = WaveParams
     Forcing: ClassVar = WaveForcing
     seen: ClassVar = Quantity("pressure", "Pa")
+    felt: ClassVar = Quantity("particle acceleration", "m/s²")
 
     grid: Grid
     dt: Positive  # s
@@ -158,24 +159,30 @@ class Wave(RetracingSolver):
         if buoyancy is None:
             bend = stencil.laplacian(p, self.order, self.grid.spacing)
         else:
-            bend, _ = variable_density.divergence(frame, buoyancy, p, silent.memory)
-            bend = jnp.pad(bend, frame.halo)
+            flux = divergence.fluxes(frame, buoyancy, p, [psi for psi, _ in silent.memory])
+            bend = divergence.divergence(frame, flux)
         return silent._replace(pressure=p, previous=frame.mirror(p + kappa * bend / 2))
 
     def step(self, coefficients, state, forcing_n):
         p, previous, memory = state
-        if coefficients.buoyancy is not None:
-            profiles = layers.profiles(self.frame, self.dt)
-            new, memory = self._leap_over(coefficients, p, previous, memory, profiles)
-            if forcing_n is not None:
-                new = stencil.put(new, coefficients.sources, self._series(coefficients, forcing_n))
-            return WaveState(self.frame.mirror(new), p, memory)
-        shot = self._shot(coefficients, forcing_n)
-        kappa = coefficients.kappa
-        new, memory = constant_density.advance(
-            self.frame, self.dt, kappa, p, previous, memory, shot
-        )
-        return WaveState(new, p, memory)
+        frame, dt, kappa, buoyancy = self.frame, self.dt, coefficients.kappa, coefficients.buoyancy
+        if buoyancy is None:
+            shot = self._shot(coefficients, forcing_n)
+            new, memory = constant_density.advance(frame, dt, kappa, p, previous, memory, shot)
+            return WaveState(new, p, memory)
+        flux, memory = divergence.absorb(frame, dt, buoyancy, p, memory)
+        new = self._leap_over(kappa, p, previous, flux, memory)
+        return WaveState(self._fed(coefficients, new, forcing_n), p, memory)
+
+    def _fed(self, coefficients, field, forcing_n):
+        """A field with what the sources add and its images, where the density varies.
+
+        XLA would merge sources in the field that a stencil reads into the stencil.
+        """
+        if forcing_n is not None:
+            series = self._series(coefficients, forcing_n)
+            field = stencil.put(field, coefficients.sources, series)
+        return self.frame.mirror(field)
 
     def _shot(self, coefficients, forcing_n):
         if forcing_n is None:
@@ -183,13 +190,11 @@ class Wave(RetracingSolver):
         series = self._series(coefficients, forcing_n)
         return constant_density.Shot(coefficients.sources, series)
 
-    def _leap_over(self, coefficients, p, previous, memory, profiles=None):
-        """``2 p - previous + κ ∇·(1/ρ ∇p)``, and the layers' memory, as `divergence` takes it."""
-        bend, memory = variable_density.divergence(
-            self.frame, coefficients.buoyancy, p, memory, profiles
-        )
-        bend = jnp.pad(bend, self.frame.halo)
-        return stencil.materialise(2 * p - previous + coefficients.kappa * bend), memory
+    def _leap_over(self, kappa, p, previous, flux, memory):
+        """``2 p - previous + κ (∇·flux + ζ)`` with the layers' memory after the step."""
+        bend = divergence.divergence(self.frame, flux)
+        new = stencil.materialise(2 * p - previous + kappa * bend)
+        return layers.add(self.frame, new, [zeta for _, zeta in memory], rim=0, scale=kappa)
 
     def _series(self, coefficients, forcing_n):
         """What goes into each window of the sources."""
@@ -223,15 +228,13 @@ class Wave(RetracingSolver):
     def _unstep(self, coefficients, new, forcing_n, kept):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""
         after, p, memory = new
-        if forcing_n is not None:
-            after = stencil.put(after, coefficients.sources, -self._series(coefficients, forcing_n))
-        old, _ = self._leap_over(coefficients, p, after, memory)
-        return WaveState(p, self.frame.mirror(old), kept)
+        fluxes = divergence.fluxes(self.frame, coefficients.buoyancy, p, [psi for psi, _ in memory])
+        old = self._leap_over(coefficients.kappa, p, after, fluxes, memory)
+        return WaveState(p, self._fed(coefficients, old, forcing_n), kept)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transpose of `step`, by hand where the density is constant."""
         if coefficients.buoyancy is not None:
-            return jax.vjp(self.step, coefficients, state, forcing_n)[1](state_bar)
+            return self._pullback_over(coefficients, state, forcing_n, state_bar)
         p, _, memory = state
         points = coefficients.sources
         bars = constant_density.transpose(
@@ -244,6 +247,37 @@ class Wave(RetracingSolver):
         sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, previous_bar, memory_bar), forcing_bar
+
+    def _pullback_over(self, coefficients, state, forcing_n, state_bar):
+        """`pullback` where the density varies: the same, of ``κ ∇·(1/ρ ∇p)``."""
+        frame, (kappa, _, buoyancy) = self.frame, coefficients
+        p, _, memory = state
+        new_bar, p_bar, memory_bar = state_bar
+        new_bar = frame.unmirror(new_bar)
+        images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+        memory_bar = self._weigh(memory_bar, 2)
+        flux, after = divergence.absorb(frame, self.dt, buoyancy, p, memory)
+        bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
+            frame, self.dt, buoyancy, images, memory_bar, flux
+        )
+        total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
+        p_bar = divergence.with_halo_of(frame, p_bar, total)
+        kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
+        kappa_bar = layers.add(frame, kappa_bar, [zeta for _, zeta in after], rim=0, scale=new_bar)
+        sources = coefficients.sources
+        felt = None if sources is None else stencil.windows(new_bar, sources)
+        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
+        buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
+        coefficients_bar = WaveCoefficients(kappa_bar, sources_bar, buoyancy_bar)
+        state_bar = WaveState(p_bar, -new_bar, self._weigh(memory_bar, 0.5))
+        return coefficients_bar, state_bar, forcing_bar
+
+    def _weigh(self, memory, factor):
+        frame = self.frame
+        return tuple(
+            (frame.weigh(psi, factor, axis), frame.weigh(zeta, factor, axis))
+            for (axis, *_), (psi, zeta) in zip(frame.layers, memory, strict=True)
+        )
 
     def _sources_bar(self, coefficients, forcing_n, felt):
         """Cotangents of the sources' weights and series, from what their windows felt."""
@@ -281,6 +315,20 @@ class Wave(RetracingSolver):
         if copies == 1:
             return lambda state: stencil.take(state.pressure, points)
         return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
+
+    def motion(self, params, positions, along):
+        """Particle acceleration ``-1/ρ ∂p`` (m/s²), what an accelerometer feels along an axis.
+
+        A geophone's velocity is its sum over time, ``dt * jnp.cumsum(data, axis=0)``.
+        """
+        if params.density is None:
+            raise ValueError(
+                "particle acceleration is -1/density times the pressure's gradient: give "
+                "params.density, a constant one if it does not vary"
+            )
+        slope = self.sampler(positions, along)
+        density = variable_density.at(self.frame, params.density, jnp.asarray(positions))
+        return lambda state: -slope(state) / density
 
     def check(self, params, forcing=None):
         remarks = self._misgiven(params) or super().check(params, forcing)

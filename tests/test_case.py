@@ -256,6 +256,14 @@ MISTAKES = {
         "{type: Line, first: [10.0, 20.0], last: [10.0, 250.0], count: 5}", "[[1, 2], [1, .nan]]",
         "a.yaml:18:23 observe.positions.1: 1 of 2 receivers are outside the grid",
     ),
+    "motion along no axis": (
+        "  type: Receivers", "  along: y\n  type: Receivers",
+        "a.yaml:17:3 observe.along: along='y' is no axis of the grid: give one of z, x",
+    ),
+    "motion of an unknown mass": (
+        "  type: Receivers", "  along: z\n  type: Receivers",
+        "a.yaml:17:3 observe.along: particle acceleration is -1/density times the pressure's",
+    ),
     "no forcing": (
         "  sources: {type: Ricker, frequency: 15.0, delay: 0.1}", "  {}",
         "a.yaml:14:1 forcing.sources: there is no sound",

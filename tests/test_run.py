@@ -200,6 +200,17 @@ def test_stations_have_names_arrivals_and_peaks(small, capsys):
     assert "1 names for 2 positions: give one each, or none" in capsys.readouterr().err
 
 
+def test_receivers_of_motion_say_what_they_feel(small):
+    argv = ["small.yaml", "-s", "observe.along=z", "-s", "observe.highest=true"]
+    argv += ["-s", "params.density={type: Constant, value: 1000.0}"]
+    assert main(argv) == 0
+    result, _ = outcome(small / "runs/small")
+    assert result.predicted.attrs == {"long_name": "particle acceleration along z", "units": "m/s²"}
+    assert result.highest.attrs["units"] == result.peak.attrs["units"] == "m/s²"
+    assert result.gradient_speed.attrs["units"] == "(m/s²)^2 s/(m/s)"
+    assert np.abs(result.predicted).max() > 0
+
+
 def test_the_highest_at_a_node_is_what_a_receiver_there_sees(small):
     """The state after the last step counts too: the run sees one more than the receiver's data."""
     flags = ["task={type: Forward}", "observe.highest=true", "observe.positions=[[60.0, 80.0]]"]

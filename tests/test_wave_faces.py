@@ -19,17 +19,25 @@ def boundary(letters):
 @pytest.mark.parametrize(
     ("faces", "order", "rough"),
     [
-        ("RA AR", 4, False), ("RR FR", 8, False), ("PP RA", 8, False), ("PP RA", 4, True),
+        ("RA AR", 4, False), ("RR FR", 8, False), ("PP RA", 8, False), ("AA", 8, True),
+        ("RF", 6, True), ("PP RA", 4, True), ("FA AR", 8, True), ("AF PP", 2, True),
+        ("RA PP FA", 4, True),
     ],
 )  # fmt: skip
 def test_pullback_is_the_transpose_of_a_step(faces, order, rough):
     """Of a step from a field with its images, as every step is, in a medium that is nothing in the
-    halo: 1e-12, a hundred roundings."""
+    halo: 1e-12, a hundred roundings.
+
+    In one to three dimensions; where the medium is rough, the density is too.
+    """
     random = np.random.default_rng(0)
-    grid = Grid(shape=(11, 12), spacing=(10.0, 12.0))
+    ndim = len(boundary(faces))
+    shape = {1: (12,), 2: (11, 12), 3: (9, 8, 10)}[ndim]
+    grid = Grid(shape=shape, spacing=(10.0, 12.0, 11.0)[:ndim])
     solver = Wave(grid=grid, dt=1.5e-3, boundary=boundary(faces), order=order)
-    speed = jnp.asarray(2000 + 300 * random.random((11, 12)))
-    sources, density = jnp.array([[3.0, 8.0], [99.0, 130.0]]), 0.5 * speed if rough else None
+    speed = jnp.asarray(2000 + 300 * random.random(shape))
+    sources = jnp.array([[3.0, 8.0, 7.0], [79.0, 80.0, 60.0]])[:, :ndim]
+    density = jnp.asarray(1000 + 800 * random.random(shape)) if rough else None
     coefficients = solver.coefficients(WaveParams(speed, sources, density))
 
     def noise(tree):
@@ -38,7 +46,7 @@ def test_pullback_is_the_transpose_of_a_step(faces, order, rough):
     state = noise(solver.init(WaveParams(speed, None)))
     forcing, state_bar = WaveForcing(jnp.array([1.0, 2.0])), noise(state)
 
-    inner = (slice(order // 2, -order // 2),) * 2
+    inner = (slice(order // 2, -order // 2),) * ndim
 
     def still(coefficients):
         kappa = jnp.pad(coefficients.kappa[inner], order // 2)

@@ -1,5 +1,7 @@
 """Point sources in unbounded space: amplitude, timing and energy."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from wave_case import green_2d, ricker, shoot, wave
 
 from diffsim.simulate import simulate
 from solvers import stencil
-from solvers.wave import WaveForcing, WaveParams
+from solvers.wave import Absorbing, WaveForcing, WaveParams
 
 SPEED, FREQUENCY, SPACING, DT = 2000.0, 15.0, 10.0, 2.5e-4  # m/s, Hz, m (13 a wavelength), s
 
@@ -85,3 +87,50 @@ def test_energy_between_free_surfaces_is_kept(order):
     forcing = WaveForcing((wavelet(time) * (time < 0.2))[:, None])
     seen = jax.jit(lambda: simulate(solver, params, energy, steps=900, forcing=forcing)[1])()[300:]
     assert np.asarray(seen) == pytest.approx(float(seen[0]), rel=1e-12)
+
+
+def direct(ndim, time, wavelet, speed, distance):
+    """The exact trace in one to three dimensions."""
+    if ndim == 2:
+        return green_2d(time, wavelet, speed, distance)
+    late = time - distance / speed
+    if ndim == 3:
+        return wavelet(late) / (4 * np.pi * distance)
+    fine = np.linspace(late[0], late[-1], 40 * len(late))
+    sums = np.cumsum((wavelet(fine[1:]) + wavelet(fine[:-1])) / 2) * (fine[1] - fine[0])
+    return speed / 2 * np.interp(late, fine[1:], sums)
+
+
+LIMITS = {1: (315, 35, 10, 8), 2: (16, 1.48, 0.22, 0.048), 3: (1.4, 0.5, 0.2, 0.04)}
+
+
+@pytest.mark.parametrize("order", [2, 4, 6, 8])
+@pytest.mark.parametrize("ndim", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+def test_error_is_within_the_limits_of_a_peer(ndim, order):
+    """deepwave's ``test_direct``, in single precision: the norm of the error over all traces.
+
+    Two shots of two sources at one end of a line of nodes, a pair of receivers at the other;
+    wavelets of 25 Hz with peaks at odd times, scaled by a cell; layers of 20 cells around.
+    """
+    count, spacing, dt, speed = {1: 50, 2: 50, 3: 10}[ndim], 5.0, 1e-4, 1500.0
+    steps = int((2 * count * spacing * ndim**0.5 / speed + 0.35 + 2 / 25) / dt)
+    time, layer = dt * np.arange(steps), Absorbing(20, speed, 25.0)
+    solver = wave((count,) * ndim, spacing, dt, faces=layer, order=order)
+    middle, squares = (round(count / 2),) * (ndim - 1), 0.0
+    for shot, peaks in ((0, (0.13, 0.29)), (1, (0.07, 0.33))):
+        wavelets = [functools.partial(ricker, frequency=25.0, delay=peak) for peak in peaks]
+        series = spacing**ndim * np.stack([wavelet(time) for wavelet in wavelets], 1)
+        rows = 2 * shot + np.arange(2)
+        sources, receivers = (
+            spacing * np.array([(row, *middle) for row in ends])
+            for ends in (rows, count - 1 - rows)
+        )
+        with jax.enable_x64(False):
+            data = shoot(solver, speed, sources, receivers, series)
+        assert data.dtype == np.float32
+        for trace, receiver in zip(data.T, receivers, strict=True):
+            offsets = np.linalg.norm(sources - receiver, axis=1)
+            pairs = zip(wavelets, offsets, strict=True)
+            exact = sum(direct(ndim, time, wavelet, speed, offset) for wavelet, offset in pairs)
+            squares += np.sum((trace - spacing**ndim * exact) ** 2)
+    assert squares**0.5 < LIMITS[ndim][order // 2 - 1]

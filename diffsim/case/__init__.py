@@ -95,6 +95,7 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
         truth = _arrays(document, task.observed.params, solver.Params, solver, steps, TRUTH)
     if params is None or not document.clean("forcing"):
         return None, []
+    _check_motion(document, solver, values.get("observe"), params)
     remarks = solver.check(params, forcing)
     if truth and document.clean("task"):
         remarks += _of_truth(solver.check(params._replace(**truth), forcing), remarks, truth)
@@ -183,6 +184,16 @@ def _check_places(document: Document, solver: Solver, receivers: Any):
             f"{len(outside)} of {len(places)} receivers are outside the grid {solver.grid.extent} "
             f"m: number {first} at {places[first].tolist()} m is the first",
         )
+
+
+def _check_motion(document: Document, solver: Solver, receivers: Any, params: Any):
+    """Note a motion that the solver does not have, or not of these params."""
+    if not isinstance(receivers, Receivers) or receivers.along is None:
+        return
+    try:
+        receivers.at(np.array([[low for low, _ in solver.grid.extent]]), solver, params)
+    except ValueError as error:
+        document.mistake(("observe", "along"), str(error))
 
 
 def _names(document: Document, given: Any, solver: Solver, route: Route) -> set[str]:
