@@ -17,6 +17,7 @@ from jax import lax
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, frozen
 from solvers import stencil
+from solvers.sphere import Sphere
 
 Positive = Annotated[float, Gt(0)]
 
@@ -37,17 +38,6 @@ class Periodic:
 
 
 Face = Wall | Open | Periodic
-
-
-@frozen
-class Sphere:
-    """A grid in longitude x and latitude y, both in metres along a great circle.
-
-    Args:
-        radius: m
-    """
-
-    radius: Positive = 6.371e6  # m
 
 
 class LinearShallowWaterParams(NamedTuple):
@@ -108,10 +98,7 @@ class LinearShallowWater(ReversibleSolver):
             if sum(isinstance(face, Periodic) for face in faces) == 1:
                 raise ValueError("an axis is periodic at one end only: make both ends Periodic")
         if self.sphere:
-            if self.grid.ndim == 1:
-                raise ValueError("a sphere has two axes, the grid has one: leave sphere out")
-            if self._cosines()[1].min() <= 0:
-                raise ValueError("the grid reaches beyond a pole: keep |y| below π/2 radius")
+            self.sphere.parallels(self.grid)  # refuses what is beyond the poles
 
     # --- contract
 
@@ -237,19 +224,11 @@ class LinearShallowWater(ReversibleSolver):
 
     # --- geometry
 
-    def _cosines(self):
-        """The cosines of the latitudes of cells and, one more, of the faces between them."""
-        count, spacing, origin = self.grid.shape[0], self.grid.spacing[0], self.grid.origin[0]
-        if self.sphere is None or self.grid.ndim == 1:
-            return np.ones(count), np.ones(count + 1)
-        cells, faces = np.arange(count), np.arange(count + 1) - 0.5
-        return tuple(np.cos((origin + spacing * n) / self.sphere.radius) for n in (cells, faces))
-
     def _length(self, axis, dtype):
         """m, the distance of cells along an axis, an array that broadcasts to the grid."""
         length = np.full((1,) * self.grid.ndim, self.grid.spacing[axis])
-        if axis == 1:
-            length = length * self._cosines()[0][:, None]
+        if axis == 1 and self.sphere:
+            length = length * self.sphere.parallels(self.grid).cell
         return jnp.asarray(length, dtype)
 
     def _open(self):
@@ -277,8 +256,9 @@ class LinearShallowWater(ReversibleSolver):
         for axis, q in enumerate(discharge):
             length = self._length(axis, q.dtype)
             if axis == 0 and self.sphere:  # cells are narrower towards the poles
-                cells, faces = (jnp.asarray(c[:, None], q.dtype) for c in self._cosines())
-                q, length = q * faces, length * cells
+                rows = self.sphere.parallels(self.grid)
+                q = q * jnp.asarray(rows.face, q.dtype)
+                length = length * jnp.asarray(rows.cell, q.dtype)
             change -= self.dt / length * jnp.diff(q, axis=axis)
         if forcing_n is not None:
             change += self.dt * forcing_n.uplift.astype(change.dtype) * coefficients.uplift
