@@ -16,7 +16,7 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, frozen
-from solvers import stencil
+from solvers import okada, stencil
 from solvers.sphere import Sphere
 
 Positive = Annotated[float, Gt(0)]
@@ -44,11 +44,12 @@ class LinearShallowWaterParams(NamedTuple):
     bed: Annotated[Any, Quantity("bed elevation", "m")]  # [*grid.shape], land from 0 up
     stage: Annotated[Any, Quantity("initial water level", "m")]  # [*grid.shape], above rest at 0
     # [*grid.shape], rises as forcing.uplift says
-    uplift: Annotated[Any, Quantity("uplift of the bed", "m")]
+    uplift: Annotated[Any, Quantity("uplift of the bed", "m")] = None
+    fault: okada.Fault | None = None  # lifts the bed too
 
 
 class LinearShallowWaterForcing(NamedTuple):
-    # [step], the part of params.uplift that happens in a second
+    # [step], the part of the uplift, params.uplift and that by params.fault, of a second
     uplift: Annotated[Any, Quantity("rate of uplift", "1/s")]
 
 
@@ -103,8 +104,8 @@ class LinearShallowWater(ReversibleSolver):
     # --- contract
 
     def coefficients(self, params):
-        for name, value in params._asdict().items():
-            if value.shape != self.grid.shape:
+        for name, value in params._replace(fault=None)._asdict().items():
+            if value is not None and value.shape != self.grid.shape:
                 raise ValueError(
                     f"params.{name} has shape {value.shape}, but the grid has {self.grid.shape}: "
                     "resample one of them"
@@ -125,7 +126,8 @@ class LinearShallowWater(ReversibleSolver):
             part = speed * self.dt / self._length(axis, depth.dtype)
             part = part[_layer(axis, depth.ndim, end)]
             delay.append((part - 1) / (part + 1))
-        uplift = jnp.where(wet, params.uplift, 0)
+        uplift = okada.total(params.uplift, params.fault, self.grid, self.sphere)
+        uplift = jnp.where(wet, 0 if uplift is None else uplift, 0)
         return LinearShallowWaterCoefficients(tuple(pace), tuple(delay), uplift)
 
     def init(self, params):
@@ -195,9 +197,12 @@ class LinearShallowWater(ReversibleSolver):
                 f"params.{name}",
                 f"shape {np.shape(value)}, but the grid has {self.grid.shape}: resample it",
             )
-            for name, value in params._asdict().items()
-            if np.shape(value) != self.grid.shape
-        ] or super().check(params, forcing)
+            for name, value in params._replace(fault=None)._asdict().items()
+            if value is not None and np.shape(value) != self.grid.shape
+        ]
+        rate = None if forcing is None else forcing.uplift
+        remarks += okada.remarks(params.uplift, params.fault, self.grid, rate)
+        remarks = remarks or super().check(params, forcing)
         if not remarks:
             depth = np.maximum(-np.asarray(params.bed), 0)
             steep = np.abs(np.asarray(params.stage)) > depth / 20
@@ -218,7 +223,9 @@ class LinearShallowWater(ReversibleSolver):
         bed = -3000 - 1000 * random.random(grid.shape)
         bed[3, 2] = 100
         stage, uplift = random.standard_normal((2, *grid.shape))
-        params = LinearShallowWaterParams(*map(jnp.asarray, (bed, stage, uplift)))
+        fault = okada.Fault(9e5, 3.5e6, 1.5e5, 6e5, 3e5, 30.0, 40.0, 70.0, 20.0)
+        params = LinearShallowWaterParams(bed, stage, uplift, fault)
+        params = jax.tree.map(jnp.asarray, params)
         rate = 1e-3 * np.cos(np.arange(19) / 5)
         return Example(solver, params, LinearShallowWaterForcing(jnp.asarray(rate)))
 

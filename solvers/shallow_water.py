@@ -18,7 +18,7 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, Solver, frozen
-from solvers import stencil
+from solvers import okada, stencil
 from solvers.sphere import Rotation, Sphere
 
 Positive = Annotated[float, Gt(0)]
@@ -89,6 +89,7 @@ class ShallowWaterParams(NamedTuple):
     friction: Annotated[Any, Quantity("Manning's n", "s m^(-1/3)")] = None
     # [*grid.shape], rises as forcing.uplift says
     uplift: Annotated[Any, Quantity("uplift of the bed", "m")] = None
+    fault: okada.Fault | None = None  # lifts the bed too
 
 
 class ShallowWaterForcing(NamedTuple):
@@ -97,7 +98,7 @@ class ShallowWaterForcing(NamedTuple):
     # [step, face]: for each Discharge face, positive into the grid
     discharge: Annotated[Any, Quantity("discharge through faces", "m²/s")] = None
     rain: Annotated[Any, Quantity("rain", "m/s")] = None  # [step] or [step, *grid.shape]
-    # [step], the part of params.uplift that happens in a second
+    # [step], the part of the uplift, params.uplift and that by params.fault, of a second
     uplift: Annotated[Any, Quantity("rate of uplift", "1/s")] = None
 
 
@@ -168,7 +169,7 @@ class ShallowWater(Solver):
     # --- contract
 
     def coefficients(self, params):
-        for name, value in params._asdict().items():
+        for name, value in params._replace(fault=None)._asdict().items():
             if value is not None and value.shape != (shape := self._shape(name)):
                 raise ValueError(
                     f"params.{name} has shape {value.shape}, but the grid needs {shape}: "
@@ -179,7 +180,8 @@ class ShallowWater(Solver):
             friction = self.gravity * self.dt * params.friction**2
         rows = self._coriolis(), self.sphere and self.sphere.parallels(self.grid)
         rows = jax.tree.map(lambda a: jnp.asarray(a, params.bed.dtype), rows)
-        return ShallowWaterCoefficients(friction, params.uplift, *rows)
+        uplift = okada.total(params.uplift, params.fault, self.grid, self.sphere)
+        return ShallowWaterCoefficients(friction, uplift, *rows)
 
     def init(self, params):
         depth = _positive(params.stage - params.bed)
@@ -241,7 +243,7 @@ class ShallowWater(Solver):
                 f"params.{name}",
                 f"shape {np.shape(value)}, but the grid needs {self._shape(name)}: resample it",
             )
-            for name, value in params._asdict().items()
+            for name, value in params._replace(fault=None)._asdict().items()
             if value is not None and np.shape(value) != self._shape(name)
         ]
         for kind in (Stage, Discharge):
@@ -251,13 +253,8 @@ class ShallowWater(Solver):
             if (shape[1:] or (1,) if shape else ()) != ((count,) if count else ()):
                 text = f"{count} faces take a series, but its shape is {shape}: "
                 remarks.append(Remark(f"forcing.{name}", text + "give [step, face]"))
-        if (params.uplift is None) != (forcing.uplift is None):
-            text = "params.uplift says where, forcing.uplift when: give both or none"
-            remarks.append(Remark("params.uplift", text))
-        if remarks:
-            return remarks
-        filled = (type(r)(*(0.0 if v is None else v for v in r)) for r in (params, forcing))
-        return super().check(*filled) + self._doubts(params, forcing)
+        remarks += okada.remarks(params.uplift, params.fault, self.grid, forcing.uplift)
+        return remarks or super().check(params, forcing) + self._doubts(params, forcing)
 
     def _doubts(self, params, forcing):
         remarks = []
@@ -304,7 +301,7 @@ class ShallowWater(Solver):
         solver = cls(grid=grid, dt=0.5, boundary=((Discharge(), Stage()),), limiter=None)
         x = np.arange(1, 9) / 8
         bed, stage, discharge = -1.5 * x**2, 2 - 0.6 * x**2, 5 + 2.5 * x[None] ** 2
-        params = bed, stage, discharge, 0.2 + 0.04 * x, 6 - 4 * x**2
+        params = ShallowWaterParams(bed, stage, discharge, 0.2 + 0.04 * x, 6 - 4 * x**2)
         steps = np.arange(19)
         level, inflow = 1.3 - 0.01 * steps, 5 + 4 * np.exp(-(((steps - 7) / 3) ** 2))
         shower = 0.3 + 0.3 * np.exp(-((steps - 5) ** 2))
@@ -312,7 +309,7 @@ class ShallowWater(Solver):
         forcing = level[:, None], inflow[:, None], shower, jolt
         return Example(
             solver,
-            ShallowWaterParams(*map(jnp.asarray, params)),
+            jax.tree.map(jnp.asarray, params),
             ShallowWaterForcing(*map(jnp.asarray, forcing)),
         )
 
