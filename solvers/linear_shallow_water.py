@@ -17,7 +17,7 @@ from jax import lax
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, frozen
 from solvers import okada, stencil
-from solvers.sphere import Sphere
+from solvers.earth import Sphere
 
 Positive = Annotated[float, Gt(0)]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffsim.grid import Grid
 from diffsim.solver import Quantity, Remark
-from solvers.sphere import Sphere
+from solvers.earth import Sphere
 
 
 class Fault(NamedTuple):

@@ -19,7 +19,7 @@ from jax import lax
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, Solver, frozen
 from solvers import okada, stencil
-from solvers.sphere import Rotation, Sphere
+from solvers.earth import Coriolis, Rotation, Sphere
 
 Positive = Annotated[float, Gt(0)]
 
@@ -63,21 +63,6 @@ class Periodic:
 
 
 Face = Wall | Open | Stage | Discharge | Periodic
-
-
-@frozen
-class Coriolis:
-    """The Earth's rotation: ``f = f0 + beta (y - y0)``, y the first of two axes, northward.
-
-    Args:
-        f: 1/s, ``2 Ω sin(latitude)``: 1.03e-4 at 45° north
-        beta: 1/(m s), ``2 Ω cos(latitude) / Earth's radius``; 0 is the f-plane
-        y0: m, where f holds
-    """
-
-    f: float  # 1/s
-    beta: float = 0.0  # 1/(m s)
-    y0: float = 0.0  # m
 
 
 class ShallowWaterParams(NamedTuple):
@@ -156,8 +141,7 @@ class ShallowWater(Solver):
             )
         if self.coriolis and self.grid.ndim == 1:
             raise ValueError("coriolis turns flow from one axis to another: give a grid of two")
-        if isinstance(self.coriolis, Rotation) and not self.sphere:
-            raise ValueError("Rotation is that of a sphere: give one, or Coriolis on a plane")
+        self._coriolis()  # refuses a rotation of no sphere
         if self.sphere:
             self.sphere.parallels(self.grid)  # refuses what is beyond the poles
         for faces in self.boundary:
@@ -279,12 +263,8 @@ class ShallowWater(Solver):
 
     def _coriolis(self):
         """1/s, ``[y, 1]``, or None."""
-        y = self.grid.origin[0] + self.grid.spacing[0] * np.arange(self.grid.shape[0])[:, None]
-        if isinstance(self.coriolis, Coriolis):
-            return self.coriolis.f + self.coriolis.beta * (y - self.coriolis.y0)
-        if self.coriolis and self.sphere:
-            return 2 * self.coriolis.rate * np.sin(y / self.sphere.radius)
-        return None
+        y = self.grid.origin[0] + self.grid.spacing[0] * np.arange(self.grid.shape[0])
+        return self.coriolis and self.coriolis.along(y[:, None], self.sphere)
 
     def _shape(self, name):
         """The shape of a parameter."""

@@ -14,8 +14,8 @@ from diffsim.fields import Rise
 from diffsim.grid import Grid
 from diffsim.run import main
 from solvers import linear_shallow_water, shallow_water
+from solvers.earth import Sphere
 from solvers.okada import Fault, uplift
-from solvers.sphere import Sphere
 
 GRID = Grid(shape=(9, 10), spacing=(1e4, 1e4), origin=(4.5e6, 0.0))
 FAULT = Fault(*map(jnp.asarray, (4.3e4, 4.54e6, 1.5e4, 4e4, 2e4, 20.0, 25.0, 70.0, 4.0)))
@@ -184,6 +184,7 @@ def test_a_case_gives_the_derivative_by_the_slip(case, capsys):
         ("params.fault.x={type: Konstant}", "no class 'Konstant'"),
         ("task.observed.params.fault={slop: 5.0}", "did you mean 'slip'?"),
         ("task.observed.params.fault={slip: [5.0, 6.0]}", "has (): give the same shape"),
+        ("task.respect_to=[fault, uplift]", "the case leaves uplift out: give params.uplift"),
         ("task.observed.params.fault={dip: 95.0}", "task.observed.params.fault.dip: "),
     ],
 )

@@ -9,8 +9,8 @@ from shallow_water_case import basin, centres, end, params, water
 from diffsim.check import difference_test, taylor_test
 from diffsim.grid import Grid
 from solvers import stencil
+from solvers.earth import Rotation, Sphere
 from solvers.shallow_water import Coriolis, Open, Periodic, ShallowWater, Wall
-from solvers.sphere import Rotation, Sphere
 
 RADIUS, GRAVITY, RATE = 6.37122e6, 9.80616, 7.292e-5  # m, m/s², rad/s, of Williamson et al. 1992
 DAY = 86400.0  # s

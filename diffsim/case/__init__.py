@@ -92,6 +92,10 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     task, truth = values.get("task"), {}
     if isinstance(task, Gradient):
         _names(document, task.respect_to, solver, ("task", "respect_to"))
+        for i, name in enumerate(task.respect_to if params else ()):
+            if getattr(params, name, ()) is None:
+                text = f"the case leaves {name} out: give params.{name}, or leave it out here too"
+                document.mistake(("task", "respect_to", i), text)
         _names(document, task.observed.params, solver, TRUTH)
         given, own = task.observed.params, params and params._asdict()
         truth = arrays(document, given, solver.Params, solver, steps, TRUTH, own)

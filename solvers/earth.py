@@ -1,4 +1,4 @@
-"""A grid on a sphere: parallels are shorter towards the poles."""
+"""A grid on the Earth: parallels are shorter towards the poles, and it rotates."""
 
 from typing import Annotated, Any, NamedTuple
 
@@ -47,6 +47,25 @@ class Sphere:
 
 
 @frozen
+class Coriolis:
+    """The Earth's rotation on a plane: ``f = f0 + beta (y - y0)``, y the first axis, northward.
+
+    Args:
+        f: 1/s, ``2 Ω sin(latitude)``: 1.03e-4 at 45° north
+        beta: 1/(m s), ``2 Ω cos(latitude) / Earth's radius``; 0 is the f-plane
+        y0: m, where f holds
+    """
+
+    f: float  # 1/s
+    beta: float = 0.0  # 1/(m s)
+    y0: float = 0.0  # m
+
+    def along(self, y: np.ndarray, sphere: Sphere | None) -> np.ndarray:
+        """1/s, at each y (m)."""
+        return self.f + self.beta * (y - self.y0)
+
+
+@frozen
 class Rotation:
     """The rotation of a sphere: ``f = 2 rate sin(latitude)``.
 
@@ -55,3 +74,9 @@ class Rotation:
     """
 
     rate: float = 7.292e-5  # rad/s
+
+    def along(self, y: np.ndarray, sphere: Sphere | None) -> np.ndarray:
+        """1/s, at each y (m)."""
+        if sphere is None:
+            raise ValueError("Rotation is that of a sphere: give one, or Coriolis on a plane")
+        return 2 * self.rate * np.sin(y / sphere.radius)
