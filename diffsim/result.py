@@ -14,7 +14,7 @@ import xarray as xr
 
 from diffsim.case import Loaded
 from diffsim.grid import Grid
-from diffsim.solver import quantities
+from diffsim.solver import entries, quantities
 from diffsim.task import Gradient, Outcome
 
 ARRIVED = 0.05  # of a receiver's greatest departure from its first value
@@ -45,7 +45,7 @@ def dataset(loaded: Loaded, outcome: Outcome, highest: Any = None) -> xr.Dataset
     result = xr.Dataset(_params(loaded, outcome), _coordinates(grid), attrs)
     result["time"] = ("time", np.arange(problem.steps) * solver.dt, _attrs("time", "s"))
     _add_positions(result, "receivers", problem.observe.places(solver), grid)
-    for name, value in problem.params._asdict().items():
+    for name, value in entries(problem.params).items():
         if _is_positions(loaded, name, value):
             _add_positions(result, name, np.asarray(value), grid)
     name, units = problem.observe.quantity(solver)
@@ -81,24 +81,25 @@ def _add_marks(result: xr.Dataset, name: str, units: str):
 def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
     """Variables for the parameters, those that made the observed data, and the gradients."""
     _, case, problem, _ = loaded
-    known = quantities(type(problem.params))
+    known, truth = quantities(type(problem.params)), entries(problem.truth)
     found = {}
-    for name, value in problem.params._asdict().items():
+    for name, value in entries(problem.params).items():
         if value is None or not np.size(value):  # the solver does without
             continue
         long_name, units = known.get(name, (name, "1"))
         dims = _dims(loaded, name, value)
+        variable = name.replace(".", "_")
         if not _is_positions(loaded, name, value):
-            found[name] = (dims, np.asarray(value), _attrs(long_name, units))
-        if name in problem.truth:
+            found[variable] = (dims, np.asarray(value), _attrs(long_name, units))
+        if name in truth:
             text = f"{long_name} that made the observed data"
-            found[f"observed_{name}"] = (dims, np.asarray(problem.truth[name]), _attrs(text, units))
+            found[f"observed_{variable}"] = (dims, np.asarray(truth[name]), _attrs(text, units))
         if name in outcome.gradient and isinstance(case.task, Gradient):
             misfit = case.task.misfit
             seen = problem.observe.quantity(problem.solver)
             per = f"{misfit.units(seen.units)}/({units})"
             attrs = _attrs(f"derivative of the {misfit.called} by {long_name}", per)
-            found[f"gradient_{name}"] = (dims, outcome.gradient[name], attrs)
+            found[f"gradient_{variable}"] = (dims, outcome.gradient[name], attrs)
     return found
 
 
@@ -108,7 +109,7 @@ def _dims(loaded: Loaded, name: str, value: Any) -> tuple[str, ...]:
         return grid.axes
     if _is_positions(loaded, name, value):
         return name.removesuffix("s"), "axis"
-    return tuple(f"{name}_{i}" for i in range(np.ndim(value)))
+    return tuple(f"{name.replace('.', '_')}_{i}" for i in range(np.ndim(value)))
 
 
 def _is_positions(loaded: Loaded, name: str, value: Any) -> bool:

@@ -222,6 +222,11 @@ def _summarise(loaded: Loaded, data: xr.Dataset, metrics: dict, folder: Path):
     log.info("%s", loaded.case.title)
     for name, line in lines.items():
         log.info("  %-9s %s", name, line.format(**{**metrics, **mega}))
+    for name, value in data.data_vars.items():
+        if str(name).startswith("gradient_") and value.ndim == 0:
+            at = data[str(name).removeprefix("gradient_")]
+            where = f"{at.attrs['long_name']} at {at.item():.6g} {at.attrs['units']}"
+            log.info("  %-9s %s: %.4g %s", "by", where, value.item(), value.attrs["units"])
     for station in data["station"].values if "station" in data else ():
         log.info("  %-9s %s", "station", _seen_at(data, str(station)))
     log.info("  %-9s %s", "results", folder)

@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_type_hints
+from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_args, get_type_hints
 
 import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-# A named tuple of arrays. Four of them make a run, all in SI units: the parameters may be
+# A named tuple of arrays or of such tuples. Four make a run, all in SI units: the parameters may be
 # differentiated; coefficients are what one step needs; the state evolves; the forcing drives it.
 Record = Any
 Observe = Callable[[Record], Any]  # what is seen of a state
@@ -32,13 +32,34 @@ class Quantity(NamedTuple):
 
 
 def quantities(record: type) -> dict[str, Quantity]:
-    """The quantities that a record's fields are annotated with."""
+    """The quantities that a record's fields are annotated with, by name as in `entries`."""
     hints = get_type_hints(record, include_extras=True)
     found = {
         field: [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, Quantity)]
         for field, hint in hints.items()
     }
-    return {field: notes[0] for field, notes in found.items() if notes}
+    own = {field: notes[0] for field, notes in found.items() if notes}
+    for name, inner in records(record).items():
+        own |= {f"{name}.{field}": note for field, note in quantities(inner).items()}
+    return own
+
+
+def records(record: type) -> dict[str, type]:
+    """The types of the records within a record, by field."""
+    hints = get_type_hints(record).items()
+    members = ((field, member) for field, hint in hints for member in get_args(hint) or (hint,))
+    return {field: member for field, member in members if hasattr(member, "_fields")}
+
+
+def entries(record: Record) -> dict[str, Any]:
+    """What a record, or a dictionary by its fields, holds: a record within it as ``fault.slip``."""
+    found = {}
+    for name, value in (record if isinstance(record, dict) else record._asdict()).items():
+        if hasattr(value, "_asdict"):
+            found |= {f"{name}.{field}": inner for field, inner in entries(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 class Solver(ABC):
@@ -90,7 +111,7 @@ class Solver(ABC):
         """
         remarks = []
         for section, record in (("params", params), ("forcing", forcing)):
-            for name, value in record._asdict().items() if record is not None else ():
+            for name, value in entries(record).items() if record is not None else ():
                 if value is None:  # a field that may be left out
                     continue
                 bad = np.argwhere(~np.isfinite(np.asarray(value)))

@@ -14,12 +14,12 @@ from pydantic import InstanceOf
 
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.blow_up import BlowUp, first_non_finite
-from diffsim.fields import Home, Values
+from diffsim.fields import Entry, Home
 from diffsim.misfit import Misfit
 from diffsim.observe import Receivers
 from diffsim.progress import Progress
 from diffsim.simulate import simulate
-from diffsim.solver import Record, Solver, frozen
+from diffsim.solver import Record, Solver, entries, frozen
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Outcome(NamedTuple):
     """What a task computed."""
 
     data: dict[str, np.ndarray]  # predicted, observed: [step, receiver]
-    gradient: dict[str, np.ndarray]  # by name of the parameter
+    gradient: dict[str, np.ndarray]  # by name of the parameter, as in `entries`
     metrics: dict[str, float]
     lost: tuple[str, ...]  # the data of runs whose state was not finite
 
@@ -97,7 +97,7 @@ class Simulated:
         params: the parameters that differ from the case's own
     """
 
-    params: dict[str, Values]
+    params: dict[str, Entry]
 
 
 @frozen
@@ -138,7 +138,7 @@ class Gradient(Task):
         metrics = {
             "misfit": float(misfit),
             "gradient_norm": float(
-                np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in gradient.values()))
+                np.sqrt(sum(np.sum(np.square(g, dtype=float)) for g in jax.tree.leaves(gradient)))
             ),
             "compile_s": forward.compile + backward.compile,
             "forward_s": forward.run,
@@ -150,7 +150,7 @@ class Gradient(Task):
             "store_all_bytes": _residual_bytes(loss, args),
         }
         data = {"predicted": np.asarray(predicted), "observed": np.asarray(observed)}
-        gradient = {k: np.asarray(g) for k, g in gradient.items()}
+        gradient = {k: np.asarray(g) for k, g in entries(gradient).items()}
         runs = {"observed": forward, "predicted": backward}
         return Outcome(data, gradient, metrics, tuple(k for k, run in runs.items() if run.lost))
 

@@ -16,7 +16,8 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, frozen
-from solvers import stencil
+from solvers import okada, stencil
+from solvers.earth import Sphere
 
 Positive = Annotated[float, Gt(0)]
 
@@ -39,26 +40,16 @@ class Periodic:
 Face = Wall | Open | Periodic
 
 
-@frozen
-class Sphere:
-    """A grid in longitude x and latitude y, both in metres along a great circle.
-
-    Args:
-        radius: m
-    """
-
-    radius: Positive = 6.371e6  # m
-
-
 class LinearShallowWaterParams(NamedTuple):
     bed: Annotated[Any, Quantity("bed elevation", "m")]  # [*grid.shape], land from 0 up
     stage: Annotated[Any, Quantity("initial water level", "m")]  # [*grid.shape], above rest at 0
     # [*grid.shape], rises as forcing.uplift says
-    uplift: Annotated[Any, Quantity("uplift of the bed", "m")]
+    uplift: Annotated[Any, Quantity("uplift of the bed", "m")] = None
+    fault: okada.Fault | None = None  # lifts the bed too
 
 
 class LinearShallowWaterForcing(NamedTuple):
-    # [step], the part of params.uplift that happens in a second
+    # [step], the part of the uplift, params.uplift and that by params.fault, of a second
     uplift: Annotated[Any, Quantity("rate of uplift", "1/s")]
 
 
@@ -108,16 +99,13 @@ class LinearShallowWater(ReversibleSolver):
             if sum(isinstance(face, Periodic) for face in faces) == 1:
                 raise ValueError("an axis is periodic at one end only: make both ends Periodic")
         if self.sphere:
-            if self.grid.ndim == 1:
-                raise ValueError("a sphere has two axes, the grid has one: leave sphere out")
-            if self._cosines()[1].min() <= 0:
-                raise ValueError("the grid reaches beyond a pole: keep |y| below π/2 radius")
+            self.sphere.parallels(self.grid)  # refuses what is beyond the poles
 
     # --- contract
 
     def coefficients(self, params):
-        for name, value in params._asdict().items():
-            if value.shape != self.grid.shape:
+        for name, value in params._replace(fault=None)._asdict().items():
+            if value is not None and value.shape != self.grid.shape:
                 raise ValueError(
                     f"params.{name} has shape {value.shape}, but the grid has {self.grid.shape}: "
                     "resample one of them"
@@ -138,7 +126,8 @@ class LinearShallowWater(ReversibleSolver):
             part = speed * self.dt / self._length(axis, depth.dtype)
             part = part[_layer(axis, depth.ndim, end)]
             delay.append((part - 1) / (part + 1))
-        uplift = jnp.where(wet, params.uplift, 0)
+        uplift = okada.total(params.uplift, params.fault, self.grid, self.sphere)
+        uplift = jnp.where(wet, 0 if uplift is None else uplift, 0)
         return LinearShallowWaterCoefficients(tuple(pace), tuple(delay), uplift)
 
     def init(self, params):
@@ -208,9 +197,12 @@ class LinearShallowWater(ReversibleSolver):
                 f"params.{name}",
                 f"shape {np.shape(value)}, but the grid has {self.grid.shape}: resample it",
             )
-            for name, value in params._asdict().items()
-            if np.shape(value) != self.grid.shape
-        ] or super().check(params, forcing)
+            for name, value in params._replace(fault=None)._asdict().items()
+            if value is not None and np.shape(value) != self.grid.shape
+        ]
+        rate = None if forcing is None else forcing.uplift
+        remarks += okada.remarks(params.uplift, params.fault, self.grid, rate)
+        remarks = remarks or super().check(params, forcing)
         if not remarks:
             depth = np.maximum(-np.asarray(params.bed), 0)
             steep = np.abs(np.asarray(params.stage)) > depth / 20
@@ -231,25 +223,19 @@ class LinearShallowWater(ReversibleSolver):
         bed = -3000 - 1000 * random.random(grid.shape)
         bed[3, 2] = 100
         stage, uplift = random.standard_normal((2, *grid.shape))
-        params = LinearShallowWaterParams(*map(jnp.asarray, (bed, stage, uplift)))
+        fault = okada.Fault(9e5, 3.5e6, 1.5e5, 6e5, 3e5, 30.0, 40.0, 70.0, 20.0)
+        params = LinearShallowWaterParams(bed, stage, uplift, fault)
+        params = jax.tree.map(jnp.asarray, params)
         rate = 1e-3 * np.cos(np.arange(19) / 5)
         return Example(solver, params, LinearShallowWaterForcing(jnp.asarray(rate)))
 
     # --- geometry
 
-    def _cosines(self):
-        """The cosines of the latitudes of cells and, one more, of the faces between them."""
-        count, spacing, origin = self.grid.shape[0], self.grid.spacing[0], self.grid.origin[0]
-        if self.sphere is None or self.grid.ndim == 1:
-            return np.ones(count), np.ones(count + 1)
-        cells, faces = np.arange(count), np.arange(count + 1) - 0.5
-        return tuple(np.cos((origin + spacing * n) / self.sphere.radius) for n in (cells, faces))
-
     def _length(self, axis, dtype):
         """m, the distance of cells along an axis, an array that broadcasts to the grid."""
         length = np.full((1,) * self.grid.ndim, self.grid.spacing[axis])
-        if axis == 1:
-            length = length * self._cosines()[0][:, None]
+        if axis == 1 and self.sphere:
+            length = length * self.sphere.parallels(self.grid).cell
         return jnp.asarray(length, dtype)
 
     def _open(self):
@@ -277,8 +263,9 @@ class LinearShallowWater(ReversibleSolver):
         for axis, q in enumerate(discharge):
             length = self._length(axis, q.dtype)
             if axis == 0 and self.sphere:  # cells are narrower towards the poles
-                cells, faces = (jnp.asarray(c[:, None], q.dtype) for c in self._cosines())
-                q, length = q * faces, length * cells
+                rows = self.sphere.parallels(self.grid)
+                q = q * jnp.asarray(rows.face, q.dtype)
+                length = length * jnp.asarray(rows.cell, q.dtype)
             change -= self.dt / length * jnp.diff(q, axis=axis)
         if forcing_n is not None:
             change += self.dt * forcing_n.uplift.astype(change.dtype) * coefficients.uplift

@@ -3,7 +3,8 @@
 ``∂h/∂t + ∇·q = r`` and ``∂q/∂t + ∇·(q q / h + ½ g h²) = -g h ∇z - g n² |q| q / h^(7/3) - f × q``
 for depth h, discharge q = h u and bed z, by finite volumes: limited linear reconstruction,
 hydrostatic reconstruction at the faces (Audusse et al. 2004, SIAM J. Sci. Comput. 25), HLL fluxes,
-SSP-RK2.
+SSP-RK2. On a sphere fluxes go through faces that are shorter towards the poles, and flow along a
+parallel turns by ``u tan(latitude) / radius`` as it does by f.
 """
 
 from typing import Annotated, Any, ClassVar, NamedTuple
@@ -17,7 +18,8 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, Solver, frozen
-from solvers import stencil
+from solvers import okada, stencil
+from solvers.earth import Coriolis, Rotation, Sphere
 
 Positive = Annotated[float, Gt(0)]
 
@@ -63,21 +65,6 @@ class Periodic:
 Face = Wall | Open | Stage | Discharge | Periodic
 
 
-@frozen
-class Coriolis:
-    """The Earth's rotation: ``f = f0 + beta (y - y0)``, y the first of two axes, northward.
-
-    Args:
-        f: 1/s, ``2 Ω sin(latitude)``: 1.03e-4 at 45° north
-        beta: 1/(m s), ``2 Ω cos(latitude) / Earth's radius``; 0 is the f-plane
-        y0: m, where f holds
-    """
-
-    f: float  # 1/s
-    beta: float = 0.0  # 1/(m s)
-    y0: float = 0.0  # m
-
-
 class ShallowWaterParams(NamedTuple):
     bed: Annotated[Any, Quantity("bed elevation", "m")]  # [*grid.shape]
     stage: Annotated[Any, Quantity("initial water level", "m")]  # [*grid.shape], dry below the bed
@@ -87,6 +74,7 @@ class ShallowWaterParams(NamedTuple):
     friction: Annotated[Any, Quantity("Manning's n", "s m^(-1/3)")] = None
     # [*grid.shape], rises as forcing.uplift says
     uplift: Annotated[Any, Quantity("uplift of the bed", "m")] = None
+    fault: okada.Fault | None = None  # lifts the bed too
 
 
 class ShallowWaterForcing(NamedTuple):
@@ -95,7 +83,7 @@ class ShallowWaterForcing(NamedTuple):
     # [step, face]: for each Discharge face, positive into the grid
     discharge: Annotated[Any, Quantity("discharge through faces", "m²/s")] = None
     rain: Annotated[Any, Quantity("rain", "m/s")] = None  # [step] or [step, *grid.shape]
-    # [step], the part of params.uplift that happens in a second
+    # [step], the part of the uplift, params.uplift and that by params.fault, of a second
     uplift: Annotated[Any, Quantity("rate of uplift", "1/s")] = None
 
 
@@ -103,6 +91,7 @@ class ShallowWaterCoefficients(NamedTuple):
     friction: Any  # g n² dt
     uplift: Any  # m
     coriolis: Any  # 1/s, [y, 1]
+    parallels: Any  # of the sphere
 
 
 class ShallowWaterState(NamedTuple):
@@ -119,12 +108,13 @@ class ShallowWater(Solver):
     never negative. Gradients are finite where it is dry: there nothing moves, so they are zero.
 
     Args:
-        grid: the cells
+        grid: the cells, by their centres; of two axes, ``[y, x]``, y northward
         dt: s, at most `stable_dt`
         boundary: for each axis the faces before its first and after its last cell
         limiter: of the linear reconstruction; None for the first-order scheme
         thin: m, water shallower than this slows down to rest
-        coriolis: the Earth's rotation, in two dimensions
+        sphere: what the grid lies on, if it is no plane
+        coriolis: the Earth's rotation, in two dimensions; `Rotation` on a sphere
         gravity: m/s²
     """
 
@@ -137,7 +127,8 @@ class ShallowWater(Solver):
     boundary: Annotated[tuple[tuple[Face, Face], ...], MinLen(1)]
     limiter: stencil.Limiter | None = stencil.VanLeer()
     thin: Positive = 1e-6  # m
-    coriolis: Coriolis | None = None
+    sphere: Sphere | None = None
+    coriolis: Coriolis | Rotation | None = None
     gravity: Positive = 9.81  # m/s²
 
     def __post_init__(self):
@@ -150,6 +141,9 @@ class ShallowWater(Solver):
             )
         if self.coriolis and self.grid.ndim == 1:
             raise ValueError("coriolis turns flow from one axis to another: give a grid of two")
+        self._coriolis()  # refuses a rotation of no sphere
+        if self.sphere:
+            self.sphere.parallels(self.grid)  # refuses what is beyond the poles
         for faces in self.boundary:
             if sum(isinstance(face, Periodic) for face in faces) == 1:
                 raise ValueError("an axis is periodic at one end only: make both ends Periodic")
@@ -159,20 +153,19 @@ class ShallowWater(Solver):
     # --- contract
 
     def coefficients(self, params):
-        for name, value in params._asdict().items():
+        for name, value in params._replace(fault=None)._asdict().items():
             if value is not None and value.shape != (shape := self._shape(name)):
                 raise ValueError(
                     f"params.{name} has shape {value.shape}, but the grid needs {shape}: "
                     "resample one of them"
                 )
-        friction = coriolis = None
+        friction = None
         if params.friction is not None:
             friction = self.gravity * self.dt * params.friction**2
-        if self.coriolis:
-            y = self.grid.origin[0] + self.grid.spacing[0] * np.arange(self.grid.shape[0])
-            f = self.coriolis.f + self.coriolis.beta * (y - self.coriolis.y0)
-            coriolis = jnp.asarray(f[:, None], params.bed.dtype)
-        return ShallowWaterCoefficients(friction, params.uplift, coriolis)
+        rows = self._coriolis(), self.sphere and self.sphere.parallels(self.grid)
+        rows = jax.tree.map(lambda a: jnp.asarray(a, params.bed.dtype), rows)
+        uplift = okada.total(params.uplift, params.fault, self.grid, self.sphere)
+        return ShallowWaterCoefficients(friction, uplift, *rows)
 
     def init(self, params):
         depth = _positive(params.stage - params.bed)
@@ -198,9 +191,10 @@ class ShallowWater(Solver):
         return ShallowWaterState(depth, discharge, bed)
 
     def stable_dt(self, params):
-        """``Σ (|u| + √(g h)) dt / spacing ≤ ½`` (1 for the first order), at the start.
+        """``Σ (|u| + √(g h)) dt / length ≤ ½`` (1 for the first order), at the start.
 
-        It keeps depths positive. Allow for flow that gets faster: the front of a dam break runs at
+        The length is the spacing or, on a sphere, a cell's area over that of its longer face. It
+        keeps depths positive. Allow for flow that gets faster: the front of a dam break runs at
         twice the speed of a wave on the water behind it.
         """
         depth = np.maximum(np.asarray(params.stage) - np.asarray(params.bed), 0)
@@ -208,7 +202,7 @@ class ShallowWater(Solver):
         flow = np.broadcast_to(flow, self._shape("discharge"))
         speed = np.abs(flow) * depth / np.maximum(depth, self.thin) ** 2
         wave = np.sqrt(self.gravity * depth)
-        rates = [(u + wave) / h for u, h in zip(speed, self.grid.spacing, strict=True)]
+        rates = [(u + wave) / length for u, length in zip(speed, self._lengths(), strict=True)]
         fastest = float(np.max(sum(rates)))
         return (1.0 if self.limiter is None else 0.5) / fastest if fastest > 0 else np.inf
 
@@ -233,7 +227,7 @@ class ShallowWater(Solver):
                 f"params.{name}",
                 f"shape {np.shape(value)}, but the grid needs {self._shape(name)}: resample it",
             )
-            for name, value in params._asdict().items()
+            for name, value in params._replace(fault=None)._asdict().items()
             if value is not None and np.shape(value) != self._shape(name)
         ]
         for kind in (Stage, Discharge):
@@ -243,13 +237,8 @@ class ShallowWater(Solver):
             if (shape[1:] or (1,) if shape else ()) != ((count,) if count else ()):
                 text = f"{count} faces take a series, but its shape is {shape}: "
                 remarks.append(Remark(f"forcing.{name}", text + "give [step, face]"))
-        if (params.uplift is None) != (forcing.uplift is None):
-            text = "params.uplift says where, forcing.uplift when: give both or none"
-            remarks.append(Remark("params.uplift", text))
-        if remarks:
-            return remarks
-        filled = (type(r)(*(0.0 if v is None else v for v in r)) for r in (params, forcing))
-        return super().check(*filled) + self._doubts(params, forcing)
+        remarks += okada.remarks(params.uplift, params.fault, self.grid, forcing.uplift)
+        return remarks or super().check(params, forcing) + self._doubts(params, forcing)
 
     def _doubts(self, params, forcing):
         remarks = []
@@ -264,6 +253,18 @@ class ShallowWater(Solver):
             text = "water is to flow where it is dry: it will not; set it to 0 there"
             remarks.append(Remark("params.discharge", text, fatal=False))
         return remarks
+
+    def _lengths(self):
+        """m, for each axis: a cell's area over the length of the longer of its faces across it."""
+        if not self.sphere:
+            return self.grid.spacing
+        (y, x), rows = self.grid.spacing, self.sphere.parallels(self.grid)
+        return y * rows.cell / np.maximum(rows.face[1:], rows.face[:-1]), x * rows.cell
+
+    def _coriolis(self):
+        """1/s, ``[y, 1]``, or None."""
+        y = self.grid.origin[0] + self.grid.spacing[0] * np.arange(self.grid.shape[0])
+        return self.coriolis and self.coriolis.along(y[:, None], self.sphere)
 
     def _shape(self, name):
         """The shape of a parameter."""
@@ -280,7 +281,7 @@ class ShallowWater(Solver):
         solver = cls(grid=grid, dt=0.5, boundary=((Discharge(), Stage()),), limiter=None)
         x = np.arange(1, 9) / 8
         bed, stage, discharge = -1.5 * x**2, 2 - 0.6 * x**2, 5 + 2.5 * x[None] ** 2
-        params = bed, stage, discharge, 0.2 + 0.04 * x, 6 - 4 * x**2
+        params = ShallowWaterParams(bed, stage, discharge, 0.2 + 0.04 * x, 6 - 4 * x**2)
         steps = np.arange(19)
         level, inflow = 1.3 - 0.01 * steps, 5 + 4 * np.exp(-(((steps - 7) / 3) ** 2))
         shower = 0.3 + 0.3 * np.exp(-((steps - 5) ** 2))
@@ -288,7 +289,7 @@ class ShallowWater(Solver):
         forcing = level[:, None], inflow[:, None], shower, jolt
         return Example(
             solver,
-            ShallowWaterParams(*map(jnp.asarray, params)),
+            jax.tree.map(jnp.asarray, params),
             ShallowWaterForcing(*map(jnp.asarray, forcing)),
         )
 
@@ -300,16 +301,26 @@ class ShallowWater(Solver):
 
     def _euler(self, coefficients, depth, discharge, bed, forcing):
         beyond = self._beyond(depth, discharge, bed, forcing)
-        rate, rates = self._rates(*beyond)
-        if coefficients.coriolis is not None:
-            f, (qy, qx) = coefficients.coriolis, discharge
-            rates = [rates[0] - f * qx, rates[1] + f * qy]
+        rate, rates = self._rates(*beyond, coefficients.parallels)
+        turn = self._turn(coefficients, depth, discharge)
+        if turn is not None:
+            qy, qx = discharge
+            rates = [rates[0] - turn * qx, rates[1] + turn * qy]
         if forcing.rain is not None:
             rate = rate + jnp.broadcast_to(forcing.rain.astype(rate.dtype), rate.shape)
         depth = _positive(depth + self.dt * rate)
         discharge = [q + self.dt * r for q, r in zip(discharge, rates, strict=True)]
         depth, *discharge = stencil.barrier((depth, *discharge))
         return depth, self._slowed(coefficients.friction, depth, discharge)
+
+    def _turn(self, coefficients, depth, discharge):
+        """1/s, ``f + u tan(latitude) / radius``: flow turns by it, clockwise; None if straight."""
+        parallels = coefficients.parallels
+        if parallels is None:
+            return coefficients.coriolis
+        east = discharge[1] * depth / jnp.maximum(depth, self.thin) ** 2  # m/s
+        turn = parallels.turn * east
+        return turn if coefficients.coriolis is None else coefficients.coriolis + turn
 
     def _slowed(self, friction, depth, discharge):
         """Manning friction, implicit: the root of ``q' (1 + B |q'|) = q``; rest where it is dry."""
@@ -321,7 +332,7 @@ class ShallowWater(Solver):
         factor = stencil.barrier(factor)
         return tuple(factor * q for q in discharge)
 
-    def _rates(self, depth, discharge, bed):
+    def _rates(self, depth, discharge, bed, parallels):
         """∂h/∂t and ∂q/∂t by fluxes and the slope of the bed, from fields with their halo."""
         deep = jnp.maximum(depth, self.thin)
         velocity = stencil.barrier([q * depth / deep**2 for q in discharge])
@@ -336,6 +347,10 @@ class ShallowWater(Solver):
             mass, before, after, carried, slope = self._fluxes(
                 axis, depth[band], level[band], [v[band] for v in velocity]
             )
+            if parallels is not None and axis == 0:
+                mass, before, after = (parallels.face * flux for flux in (mass, before, after))
+                carried = [parallels.face * flux for flux in carried]
+                slope = parallels.cell * slope
             rate -= jnp.diff(mass, axis=axis) / spacing
             inner = depth[(slice(self._halo, -self._halo),) * ndim]
             low, high = _cut(after, axis, 0, 1), _cut(before, axis, 1, 0)
@@ -343,6 +358,8 @@ class ShallowWater(Solver):
             for a in range(ndim):
                 change = push if a == axis else jnp.diff(carried[a], axis=axis)
                 rates[a] = rates[a] - change / spacing
+        if parallels is not None:
+            rate, *rates = (r / parallels.cell for r in (rate, *rates))
         return stencil.barrier((rate, rates))
 
     def _fluxes(self, axis, depth, level, velocity):

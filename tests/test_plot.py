@@ -281,6 +281,41 @@ def test_dry_land_is_not_drawn_as_water():
     assert image(bed).norm.vcenter == 0
 
 
+def channel(level):
+    """A beach along a line that rises out of the sea."""
+    results = run(shape=(80,), axes=("x",)).rename(speed="bed", observed_speed="observed_friction")
+    results["bed"] = "x", np.linspace(-100, 50, 80), {"long_name": "bed elevation", "units": "m"}
+    results["stage"] = "x", level * np.ones(80), {"long_name": "initial water level", "units": "m"}
+    results["friction"] = results["observed_friction"] / 2
+    return results
+
+
+def test_water_along_a_line_is_drawn_over_its_bed():
+    """Two areas, the water between bed and level, and the bed; dry land bears none. What made the
+    data is explained too, though only another panel shows it."""
+    figure = figures(channel(0.0), None)["model"]
+    over, _ = figure.axes
+    water, ground = (each.get_paths() for each in over.collections)
+    assert water[0].vertices[:, 0].max() == pytest.approx(5.2)  # km
+    assert ground[0].vertices[:, 0].max() == pytest.approx(7.9)
+    assert water[0].vertices[:, 1].max() == 0
+    assert over.get_ylabel() == "initial water level (m)"
+    texts = [text.get_text() for text in over.get_legend().get_texts()]
+    assert {"model", "true model", "bed"} <= set(texts)
+
+
+def test_ripples_on_deep_water_are_drawn_alone():
+    """A metre over a kilometre would be a straight line."""
+    results = channel(np.sin(np.arange(80.0)))
+    results["bed"] = results["bed"] - 1000
+    bed, stage, _ = figures(results, None)["model"].axes
+    assert (bed.get_ylabel(), stage.get_ylabel()) == (
+        "bed elevation (m)",
+        "initial water level (m)",
+    )
+    assert not stage.collections
+
+
 def test_a_field_that_is_the_same_everywhere_takes_no_panel_beside_others():
     results = shore()
     results["uplift"] = xr.zeros_like(results["stage"])

@@ -41,9 +41,10 @@ def stoker(x, time):
 
 
 @pytest.mark.parametrize("limiter", LIMITERS, ids=repr)
-def test_wet_bed(limiter):
+def test_stoker_wet_bed(limiter):
     """Depth within 1 % in the mean and 0.1 % on the plateau, which only the shock speed and the
-    conserved sums can place, at 400 cells; flow on the plateau within 0.2 %."""
+    conserved sums can place, at 400 cells; flow on the plateau within 0.2 %; the shock, where the
+    depth is half of its jump, within half a cell."""
     _, x, run = dam(400, limiter)
     state = jax.jit(run)(LEFT, RIGHT)
     depth, exact = np.asarray(state.depth), stoker(x, TIME)
@@ -52,6 +53,9 @@ def test_wet_bed(limiter):
     assert depth[plateau].mean() == pytest.approx(MIDDLE, rel=1e-3)
     flow = np.asarray(state.discharge[0])[plateau].mean() / MIDDLE
     assert flow == pytest.approx(FLOW, rel=2e-3)
+    right = x > 5.5
+    shock = np.interp(-(MIDDLE + RIGHT) / 2, -depth[right], x[right])
+    assert shock == pytest.approx(DAM + SHOCK * TIME, abs=LENGTH / 400 / 2)
 
 
 def test_first_order_is_right_too():
@@ -61,13 +65,17 @@ def test_first_order_is_right_too():
     assert np.abs(depth - exact).sum() < 0.03 * exact.sum()
 
 
-def test_dry_bed():
-    """Ritter 1892, depth within 2 % of the water that there is, and never negative."""
+def test_ritter_dry_bed():
+    """Ritter 1892, depth within 2 % of the water that there is, and never negative; depth and speed
+    where the dam was within 0.5 %."""
     _, x, run = dam(400)
-    depth = np.asarray(jax.jit(run)(LEFT, 0.0).depth)
+    state = jax.jit(run)(LEFT, 0.0)
+    depth, discharge = np.asarray(state.depth), np.asarray(state.discharge[0])
     assert np.abs(depth - fan(x, TIME)).sum() < 0.02 * depth.sum()
     assert depth.min() == 0
-    assert np.interp(DAM, x, depth) == pytest.approx(0.0022222, rel=5e-3)
+    here = np.interp(DAM, x, depth)
+    assert here == pytest.approx(0.0022222, rel=5e-3)
+    assert np.interp(DAM, x, discharge) / here == pytest.approx(0.1476482, rel=5e-3)
 
 
 SLOPES = np.array([0.32153965, 0.93165890])  # of the plateau by the depth to the left and right

@@ -13,9 +13,10 @@ from pydantic import Field, InstanceOf
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.case.document import CaseError, Document, Route, suggestion
 from diffsim.case.objects import fields, made, unknown
-from diffsim.fields import Count, Home, Values, array
+from diffsim.case.records import arrays
+from diffsim.fields import Count, Entry, Home, Values
 from diffsim.observe import Receivers
-from diffsim.solver import Remark, Solver, frozen, quantities
+from diffsim.solver import Remark, Solver, entries, frozen, quantities
 from diffsim.task import Gradient, Problem, Task
 
 TRUTH = ("task", "observed", "params")
@@ -27,7 +28,7 @@ class Case:
 
     Args:
         solver: the discretised PDE
-        params: its parameters by name, SI units
+        params: its parameters by name, SI units; a record's as a mapping of its fields
         observe: what is seen
         steps: number of steps of ``solver.dt``
         task: what the run is for
@@ -38,7 +39,7 @@ class Case:
     """
 
     solver: Annotated[InstanceOf[Solver], Home("solvers")]
-    params: dict[str, Values]
+    params: dict[str, Entry]
     observe: Annotated[Receivers, Home("diffsim.observe")]
     steps: Count
     task: Annotated[InstanceOf[Task], Home("diffsim.task")]
@@ -91,8 +92,13 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
     task, truth = values.get("task"), {}
     if isinstance(task, Gradient):
         _names(document, task.respect_to, solver, ("task", "respect_to"))
+        for i, name in enumerate(task.respect_to if params else ()):
+            if getattr(params, name, ()) is None:
+                text = f"the case leaves {name} out: give params.{name}, or leave it out here too"
+                document.mistake(("task", "respect_to", i), text)
         _names(document, task.observed.params, solver, TRUTH)
-        truth = _arrays(document, task.observed.params, solver.Params, solver, steps, TRUTH)
+        given, own = task.observed.params, params and params._asdict()
+        truth = arrays(document, given, solver.Params, solver, steps, TRUTH, own)
     if params is None or not document.clean("forcing"):
         return None, []
     _check_motion(document, solver, values.get("observe"), params)
@@ -110,11 +116,12 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
 
 def _check_shapes(document: Document, truth: dict, params: Any):
     """Note params of the observed data that are shaped otherwise than the case's own."""
-    for name, value in truth.items():
-        own = np.shape(getattr(params, name, value))
+    known = entries(params)
+    for name, value in entries(truth).items():
+        own = np.shape(known.get(name, value))
         if np.shape(value) != own:
             text = f"shape {np.shape(value)}, but params.{name} has {own}: give the same shape"
-            document.mistake((*TRUTH, name), text)
+            document.mistake((*TRUTH, *name.split(".")), text)
 
 
 def _noted(document: Document, remarks: list[Remark]) -> list[str]:
@@ -136,8 +143,8 @@ def _params(document: Document, solver: Solver, steps: int, given: Any):
         if name not in given and name not in kind._field_defaults and name not in guessed:
             quantity = f" ({known[name].name}, {known[name].units})" if name in known else ""
             document.mistake(("params", name), f"{type(solver).__name__} needs this{quantity}")
-    arrays = _arrays(document, given, kind, solver, steps, ("params",))
-    return kind(**arrays) if document.clean("params") else None
+    values = arrays(document, given, kind, solver, steps, ("params",))
+    return kind(**values) if document.clean("params") else None
 
 
 def _forcing(document: Document, solver: Solver, steps: int, given: Any, params: Any):
@@ -149,13 +156,13 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
         return None
     names, refusal = solver.Forcing._fields, f"{type(solver).__name__} has no forcing"
     guessed = unknown(document, given, names, refusal, ("forcing",))
-    arrays = _arrays(document, given, solver.Forcing, solver, steps, ("forcing",))
-    for name, series in arrays.items():
+    values = arrays(document, given, solver.Forcing, solver, steps, ("forcing",))
+    for name, series in values.items():
         route, positions = ("forcing", name), np.asarray(getattr(params, name, 0.0))
         if positions.shape == solver.grid.shape:
             positions = np.asarray(0.0)  # a field by the same name: no positions
         if positions.ndim == 2 and series.ndim == 1:
-            arrays[name] = series = np.repeat(series[:, None], len(positions), axis=1)
+            values[name] = series = np.repeat(series[:, None], len(positions), axis=1)
         if series.shape[:1] != (steps,):
             text = f"shape {series.shape}, but steps is {steps}: give one time slice a step"
             document.mistake(route, text)
@@ -164,7 +171,7 @@ def _forcing(document: Document, solver: Solver, steps: int, given: Any, params:
             document.mistake(route, f"{text}: give one each, or one for all")
     for name in set(names) - set(given) - guessed - set(solver.Forcing._field_defaults):
         document.mistake(("forcing", name), f"{type(solver).__name__} needs this")
-    return solver.Forcing(**arrays) if document.clean("forcing") else None
+    return solver.Forcing(**values) if document.clean("forcing") else None
 
 
 def _check_places(document: Document, solver: Solver, receivers: Any):
@@ -207,27 +214,12 @@ def _names(document: Document, given: Any, solver: Solver, route: Route) -> set[
     return set()
 
 
-def _arrays(
-    document: Document, given: dict, record: type, solver: Solver, steps: int, route: Route
-):
-    """The arrays for the fields of a record, in the units of each."""
-    arrays, known = {}, quantities(record)
-    for name, values in given.items():
-        try:
-            units = known[name].units if name in known else ""
-            if document.clean(*route, name):
-                arrays[name] = array(values, solver, steps, units)
-        except ValueError as error:
-            document.mistake((*route, name), str(error))
-    return arrays
-
-
 def _of_truth(remarks: list[Remark], known: list[Remark], truth: dict) -> list[Remark]:
     """What is said of the observed data's params alone, at their place in a case."""
     own = []
     for remark in (r for r in remarks if r not in known):
         section, _, name = remark.where.partition(".")
-        if section == "params" and name in truth:
+        if section == "params" and name.split(".")[0] in truth:
             remark = remark._replace(where=".".join((*TRUTH, name)))
         own.append(remark._replace(text=f"with the params of the observed data: {remark.text}"))
     return own

@@ -31,7 +31,8 @@ def build(document: Document, node: Any, hint: Any, route: Route, homes: Homes =
     homes = home or homes
     bases = _bases(hint)
     members = _members(hint)
-    if isinstance(node, CommentedMap) and (bases or "type" in node):
+    mapping = any(get_origin(member) is dict for member in members)
+    if isinstance(node, CommentedMap) and ("type" in node or (bases and not mapping)):
         cls = _class(document, node, bases, route, homes)
         return FAILED if cls is FAILED else instance(document, node, cls, route, homes)
     if bases and len(bases) == len(members):

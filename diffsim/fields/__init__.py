@@ -10,17 +10,18 @@ from diffsim.fields.formulas import (
     LinearGradient,
     Terrain,
 )
-from diffsim.fields.maker import Count, Home, Maker, Positive, Values, array
+from diffsim.fields.maker import Count, Entry, Home, Maker, Positive, Values, array
 from diffsim.fields.positions import LatLon, Line
 from diffsim.fields.raster import Raster
 from diffsim.fields.sample import MatplotlibSample
 from diffsim.fields.segy import SegY
-from diffsim.fields.series import Ricker
+from diffsim.fields.series import Ricker, Rise
 
 __all__ = [
     "Checkerboard",
     "Constant",
     "Count",
+    "Entry",
     "File",
     "Format",
     "Gaussian",
@@ -37,6 +38,7 @@ __all__ = [
     "Raster",
     "Raw",
     "Ricker",
+    "Rise",
     "SegY",
     "Terrain",
     "Values",

@@ -34,6 +34,8 @@ class Maker(ABC):
 
 # Plain numbers and nested lists of them are arrays too
 Values = Annotated[InstanceOf[Maker] | float | list[Any], Home("diffsim.fields")]
+# A record within a record is a mapping of its fields
+Entry = Annotated[InstanceOf[Maker] | float | list[Any] | dict[str, Values], Home("diffsim.fields")]
 
 
 def array(values: Values, solver: Solver, steps: int, units: str = "") -> np.ndarray:

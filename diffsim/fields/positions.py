@@ -49,7 +49,8 @@ class LatLon(Maker):
     Args:
         degrees: north and east, a pair for each position; west is negative
         origin: degrees north and east, where the grid's ``y = x = 0`` lies
-        parallel: degrees north, where x is true, such as the middle of the grid
+        parallel: degrees north, where x is true, such as the middle of the grid; 0 if the solver
+            has a ``sphere``, whose x is that of the equator
     """
 
     degrees: Annotated[tuple[Degrees, ...], MinLen(1)]

@@ -93,7 +93,7 @@ def _curves(results: xr.Dataset, data: dict[str, xr.DataArray]) -> Figure:
             axes.plot(time, trace, color=COLOURS[name], label=name)
         axes.set_title(_called(results, number))
         axes.margins(x=0)
-    style.legend(figure, panels[0])
+    style.legend(figure, [panels[0]])
     panels[-1].set_xlabel(f"time ({unit})")
     figure.supylabel(style.quantity_label(_seen(data)), fontsize="medium")
     return figure

@@ -43,13 +43,16 @@ def plane(results: xr.Dataset) -> xr.Dataset:
 
 def model(results: xr.Dataset, names: list[str]) -> Figure:
     """Each model beside, or below, the one that made the observed data, on one colour scale."""
+    if "stage" in names and "observed_bed" not in results:
+        covered = water.over_bed(results, results["stage"])
+        names = [name for name in names if not (covered and name == "bed")]
     groups = [[results[n] for n in (name, f"observed_{name}") if n in results] for name in names]
     line = groups[0][0].ndim == 1
     figure, axes = _canvas(results, names[0], len(groups) if line else sum(map(len, groups)))
     panels = iter(axes)
     for group in groups:
         if line:
-            _line(next(panels), group, ("model", "true model"))
+            _line(next(panels), group, ("model", "true model"), results)
             continue
         name = style.quantity_name(group[0]) if len(groups) > 1 else "model"
         titles = (name, f"true {name}")
@@ -66,8 +69,7 @@ def model(results: xr.Dataset, names: list[str]) -> Figure:
         if water.has_coast(results):
             _coast(panel, results, names[0])
         _instruments(panel, results, names[0])
-    longest = max(axes, key=lambda panel: len(panel.get_legend_handles_labels()[1]))
-    style.legend(figure, longest, above=_steepness(results[names[0]]) < WIDE)
+    style.legend(figure, axes, above=_steepness(results[names[0]]) < WIDE)
     return figure
 
 
@@ -76,7 +78,7 @@ def highest(results: xr.Dataset) -> Figure:
     value = results["highest"]
     figure, (axes,) = _canvas(results, "highest", 1)
     if value.ndim == 1:
-        _line(axes, [value], ("highest",))
+        _line(axes, [value], ("highest",), results)
     else:
         low, high = np.nanpercentile(value.values, (0, CLIP))
         image = _image(axes, value, cmap="viridis", vmin=low, vmax=high)
@@ -86,7 +88,7 @@ def highest(results: xr.Dataset) -> Figure:
         where = "bottom" if _steepness(value) < WIDE else "right"
         style.colorbar(figure, image, [axes], value, clip=CLIP, where=where)
     _instruments(axes, results, "highest")
-    style.legend(figure, axes, above=_steepness(value) < WIDE)
+    style.legend(figure, [axes], above=_steepness(value) < WIDE)
     return figure
 
 
@@ -95,7 +97,7 @@ def sensitivity(results: xr.Dataset, name: str) -> Figure:
     gradient = results[f"gradient_{name}"]
     figure, (axes,) = _canvas(results, name, 1)
     if gradient.ndim == 1:
-        _line(axes, [gradient], ("gradient",))
+        _line(axes, [gradient], ("gradient",), results)
     else:
         limit = style.robust_limit([gradient], CLIP)
         image = _image(axes, gradient, cmap="RdBu_r", vmin=-limit, vmax=limit)
@@ -107,7 +109,7 @@ def sensitivity(results: xr.Dataset, name: str) -> Figure:
         where = "bottom" if _steepness(gradient) < WIDE else "right"
         style.colorbar(figure, image, [axes], gradient, clip=CLIP, where=where)
     _instruments(axes, results, name)
-    style.legend(figure, axes, above=_steepness(gradient) < WIDE)
+    style.legend(figure, [axes], above=_steepness(gradient) < WIDE)
     return figure
 
 
@@ -152,11 +154,13 @@ def _image(axes: Axes, value: xr.DataArray, **colours):
     return image
 
 
-def _line(axes: Axes, values: list[xr.DataArray], labels: tuple[str, ...]):
-    """Values over the only axis of a 1-D grid."""
+def _line(axes: Axes, values: list[xr.DataArray], labels: tuple[str, ...], results: xr.Dataset):
+    """Values over the only axis of a 1-D grid; water over its bed."""
     for value, label in zip(values, labels, strict=False):
         ((position, axis_label),) = _axes(value)
         axes.plot(position, value.values, label=label)
+    if water.over_bed(results, values[0]):
+        water.bed(axes, results, position, values[0])
     axes.set(xlabel=axis_label, ylabel=style.quantity_label(values[0]))
     axes.label_outer()
 

@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,16 @@ def colorbar(
     )
 
 
-def legend(figure: Figure, axes: Axes, above: bool = True):
-    """Where it hides nothing: above a panel that is wide enough, or else below the figure."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend(figure: Figure, panels: Sequence[Axes], above: bool = True):
+    """Where it hides nothing: above the first panel if that is wide enough, or else below all."""
+    axes, found = panels[0], {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    handles, labels = list(found.values()), list(found)
     style: dict[str, Any] = {"ncols": 4, "handletextpad": 0.4, "columnspacing": 1.5}
     if above and handles:
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, **style)
+        place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0.2}
+        axes.legend(handles, labels, **place, **style)
     elif handles:
         figure.legend(handles, labels, loc="outside lower center", **style)
