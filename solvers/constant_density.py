@@ -83,7 +83,7 @@ def _leap(frame, kappa, p, other, gains, shot):
 
 
 def _fed(frame, new, shot):
-    """A field with the shot and its images; XLA would merge a shot in ``other`` into the stencil."""
+    """With the shot and images; XLA would merge a shot in ``other`` into the stencil."""
     return frame.mirror(new if shot is None else stencil.put(new, *shot))
 
 
