@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -29,29 +30,64 @@ class Threads {
     count_ = std::max<int64_t>(1, pool_.num_threads());
   }
 
-  // work(first, last) on equal shares of 0 … size, of `least` items and more; returns when all are
-  // done. The caller works too and then spins: the shares take microseconds.
+  // work(first, last) on shares of 0 … size, of `least` items and more; returns when all are done.
+  // The caller takes shares from the front, threads of the pool from the back as soon as they wake:
+  // that takes as long as a sweep. So each finds in its cache what it left there a sweep before.
   template <typename Work>
   void share(int64_t size, int64_t least, const Work& work) {
-    int64_t parts = std::clamp<int64_t>(size / std::max<int64_t>(1, least), 1, count_);
-    std::atomic<int64_t> left{parts - 1};
-    for (int64_t part = 1; part < parts; ++part) {
-      pool_.Schedule([&, part] {
+    const int64_t most = count_ == 1 ? 1 : kShares * count_;
+    const int64_t parts = std::clamp<int64_t>(size / std::max<int64_t>(1, least), 1, most);
+    const auto part = [&, size, parts](int64_t n) {
+      work(n * size / parts, (n + 1) * size / parts);
+    };
+    FlushDenormals flush;
+    if (parts == 1) return part(0);
+    const auto left = std::make_shared<Left>(parts);
+    for (int64_t n = 1; n < std::min(count_, parts); ++n) {
+      // a task that comes too late must not touch the caller's variables
+      pool_.Schedule([left, work = &part] {
         FlushDenormals flush;
-        work(part * size / parts, (part + 1) * size / parts);
-        left.fetch_sub(1, std::memory_order_release);
+        for (int64_t n; (n = left->last()) >= 0; left->done.fetch_add(1, std::memory_order_release)) {
+          (*work)(n);
+        }
       });
     }
-    {
-      FlushDenormals flush;
-      work(int64_t{0}, size / parts);
+    for (int64_t n; (n = left->first()) >= 0; left->done.fetch_add(1, std::memory_order_release)) {
+      part(n);
     }
-    for (int64_t spins = 0; left.load(std::memory_order_acquire) > 0; ++spins) {
+    for (int64_t spins = 0; left->done.load(std::memory_order_acquire) < parts; ++spins) {
       if (spins > 1000) std::this_thread::yield();
     }
   }
 
  private:
+  static constexpr int64_t kShares = 8;  // for each thread
+
+  // The shares that nobody has taken yet: from one number up to another, in one word.
+  class Left {
+    std::atomic<uint64_t> ends_;
+
+   public:
+    std::atomic<int64_t> done{0};
+    explicit Left(int64_t parts) : ends_(static_cast<uint64_t>(parts)) {}
+
+    int64_t first() { return take(true); }
+    int64_t last() { return take(false); }
+
+   private:
+    int64_t take(bool front) {
+      uint64_t ends = ends_.load(std::memory_order_relaxed);
+      while (true) {
+        const uint64_t first = ends >> 32, end = ends & 0xffffffff;
+        if (first >= end) return -1;
+        const uint64_t rest = front ? (first + 1) << 32 | end : first << 32 | (end - 1);
+        if (ends_.compare_exchange_weak(ends, rest, std::memory_order_acq_rel)) {
+          return static_cast<int64_t>(front ? first : end - 1);
+        }
+      }
+    }
+  };
+
   xla::ffi::ThreadPool pool_;
   int64_t count_;
 };

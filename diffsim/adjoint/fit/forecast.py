@@ -59,7 +59,7 @@ def strategies(loop: Loop) -> Iterator[Adjoint]:
     length = loop.length
     yield StoreAll()
     precise = all(leaf.dtype.itemsize >= 8 for leaf in loop.carry if inexact(leaf))
-    if loop.step.undo is not None and precise:  # in float32 a walk back drifts
+    if (loop.step.undo or loop.step.retrace) and precise:  # in float32 a walk back drifts
         yield Reversible()
     yield Periodic(isqrt(length) + isqrt(length) % 2)  # the fewest states
     for levels in range(1, 5):
