@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <thread>
 
 #if defined(__x86_64__)
@@ -30,28 +31,33 @@ class Threads {
   }
 
   // work(first, last) on equal shares of 0 … size, of `least` items and more; returns when all are
-  // done. The caller works too and then spins: the shares take microseconds.
+  // done. Whoever is free takes the next share, the caller too, so that it waits only for shares
+  // that are under way: the pool's threads may all be callers themselves. The caller then spins,
+  // for the shares take microseconds.
   template <typename Work>
   void share(int64_t size, int64_t least, const Work& work) {
-    int64_t parts = std::clamp<int64_t>(size / std::max<int64_t>(1, least), 1, count_);
-    std::atomic<int64_t> left{parts - 1};
-    for (int64_t part = 1; part < parts; ++part) {
-      pool_.Schedule([&, part] {
-        FlushDenormals flush;
-        work(part * size / parts, (part + 1) * size / parts);
-        left.fetch_sub(1, std::memory_order_release);
-      });
-    }
-    {
+    const int64_t parts = std::clamp<int64_t>(size / std::max<int64_t>(1, least), 1, count_);
+    // outlives the call: a thread of the pool may look for a share when all are done
+    const auto counts = std::make_shared<Counts>();
+    const auto take = [counts, parts, size, &work] {
       FlushDenormals flush;
-      work(int64_t{0}, size / parts);
-    }
-    for (int64_t spins = 0; left.load(std::memory_order_acquire) > 0; ++spins) {
+      for (int64_t part; (part = counts->taken.fetch_add(1)) < parts;) {
+        work(part * size / parts, (part + 1) * size / parts);
+        counts->done.fetch_add(1, std::memory_order_release);
+      }
+    };
+    for (int64_t part = 1; part < parts; ++part) pool_.Schedule([take] { take(); });
+    take();
+    for (int64_t spins = 0; counts->done.load(std::memory_order_acquire) < parts; ++spins) {
       if (spins > 1000) std::this_thread::yield();
     }
   }
 
  private:
+  struct Counts {
+    std::atomic<int64_t> taken{0}, done{0};
+  };
+
   xla::ffi::ThreadPool pool_;
   int64_t count_;
 };
