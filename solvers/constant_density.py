@@ -62,6 +62,8 @@ def retrace(frame: Frame, dt: float, kappa, p, new, kept, shot, new_bar, p_bar, 
 
 
 def _twin(plain, compiled, frame, dt):
+    if frame.grid.ndim > 3:  # no sweep is compiled for so many
+        return partial(plain, frame, dt)
     return native.twin(partial(plain, frame, dt), partial(compiled, frame, dt))
 
 
@@ -205,8 +207,7 @@ def _windows(frame, kappa, shot):
         none = [np.zeros(shape, kappa.dtype) for shape in ((0, *(1,) * ndim), (0,))]
         return np.zeros((0, ndim), np.int32), *none
     points, values = shot
-    start = jnp.asarray(points.start, jnp.int32)
-    return start, points.weights.astype(kappa.dtype), values.astype(kappa.dtype)
+    return jnp.asarray(points.start, jnp.int32), points.weights, values
 
 
 def _told(frame: Frame, dt: float):

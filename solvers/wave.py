@@ -187,7 +187,7 @@ class Wave(RetracingSolver):
     def _shot(self, coefficients, forcing_n):
         if forcing_n is None:
             return None
-        series = self._series(coefficients, forcing_n)
+        series = self._series(coefficients, forcing_n).astype(coefficients.kappa.dtype)
         return constant_density.Shot(coefficients.sources, series)
 
     def _leap_over(self, kappa, p, previous, flux, memory):

@@ -37,8 +37,9 @@ def built() -> bool:
 def twin(plain: Callable, compiled: Callable) -> Callable:
     """``plain``, which on a CPU has the values of ``compiled``, a `call` of a sweep.
 
-    Both take the same pytrees of arrays and return the same ones. Derivatives of any order are
-    those of ``plain``; a batch runs through the sweep one after the other.
+    Both take the same pytrees of arrays and return the same ones; sweeps know one type at a time,
+    float32 or float64, and what mixes them is left to ``plain``. Derivatives of any order are those
+    of ``plain``; a batch runs through the sweep one after the other.
     """
     if not built():
         return plain
@@ -48,11 +49,19 @@ def twin(plain: Callable, compiled: Callable) -> Callable:
 
     def both(*args):
         leaves, tree = jax.tree.flatten(args)
+        if not _of_one_type(leaves):
+            return plain(*args)
         out = jax.eval_shape(plain, *args)
         how = {"plain": partial(flat, plain, tree), "compiled": partial(flat, compiled, tree)}
         return jax.tree.unflatten(jax.tree.structure(out), _twin.bind(*leaves, **how))
 
     return both
+
+
+def _of_one_type(leaves):
+    types = {jnp.result_type(leaf) for leaf in leaves}
+    inexact = {t for t in types if jnp.issubdtype(t, jnp.inexact)}
+    return inexact in ({jnp.dtype("float32")}, {jnp.dtype("float64")})
 
 
 def call(sweep: str, results, aliases: dict[int, int], args, **told):

@@ -31,8 +31,9 @@ class Threads {
   }
 
   // work(first, last) on shares of 0 … size, of `least` items and more; returns when all are done.
-  // The caller takes shares from the front, threads of the pool from the back as soon as they wake:
-  // that takes as long as a sweep. So each finds in its cache what it left there a sweep before.
+  // The caller takes shares from the front, threads of the pool from the back as soon as they wake,
+  // which takes as long as a sweep; so each finds in its cache what it left there a sweep before.
+  // The caller waits for shares that are under way alone: all threads of the pool may be callers.
   template <typename Work>
   void share(int64_t size, int64_t least, const Work& work) {
     const int64_t most = count_ == 1 ? 1 : kShares * count_;

@@ -394,7 +394,8 @@ inline void ends(const Wave<T>& wave, int64_t number, int64_t row, const Work& w
 
 // Rows of a field, shared out: inner(row, number, count) for up to kRows rows without the halo,
 // outer(first, end) for values in it. `row` is where the first one starts, `number` counts rows
-// without the halo. A row's end and the next one's start are one stretch of the halo.
+// without the halo. What lies before and behind a row is its own thread's, for the layers at its
+// ends reach into it; between two rows of one thread it is one stretch.
 template <typename T, int NDIM, typename Inner, typename Outer>
 void rows(Threads& threads, const Wave<T>& wave, const Inner& inner, const Outer& outer) {
   const int64_t half = wave.half, stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
@@ -411,10 +412,10 @@ void rows(Threads& threads, const Wave<T>& wave, const Inner& inner, const Outer
         continue;
       }
       const int64_t first = rim + group * kRows, end = std::min(first + kRows, rim + n);
-      if (group == 0) outer(start, start + first * stride + half);
+      outer(start + (group > 0 ? first * stride : 0), start + first * stride + half);
       for (int64_t row = first; row < end; ++row) {
-        const int64_t at = start + row * stride + half + width;
-        outer(at, group == groups - 1 && row == end - 1 ? start + size : at + 2 * half);
+        const int64_t at = start + row * stride + half + width, next = at + half;
+        outer(at, row < end - 1 ? next + half : group < groups - 1 ? next : start + size);
       }
       const int64_t number = (NDIM > 2 ? (plane - half) * n : 0) + first - rim;
       inner(start + first * stride, number, end - first);

@@ -1,0 +1,222 @@
+"""The compiled sweeps of a wave step are their plain twins, on any faces, of any size and type."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffsim.grid import Grid
+from solvers import constant_density, layers, native, stencil
+from solvers.faces import Absorbing, Frame, Free, Periodic, Rigid
+
+pytestmark = pytest.mark.skipif(
+    not native.built(), reason="no compiled sweeps here: built without a C++ compiler, or refused"
+)
+
+DT = 1.5e-3
+FACE = {"F": Free(), "R": Rigid(), "P": Periodic()}
+FACE |= {str(width): Absorbing(width, 2000.0, 25.0) for width in range(2, 10)}
+
+
+class Problem:
+    """A frame and random arrays on it: what the four functions take.
+
+    Fields are random in the halo behind layers too; beyond other faces they are images.
+    """
+
+    def __init__(self, faces, shape, order, dtype=np.float64, sources=3):
+        """``faces`` by letters, an absorbing one by its width."""
+        boundary = tuple(tuple(FACE[letter] for letter in pair) for pair in faces.split())
+        spacing, axes = (10.0, 12.0, 11.0, 13.0)[: len(shape)], tuple("wzyx"[-len(shape) :])
+        grid = Grid(shape=shape, spacing=spacing, axes=axes)
+        self.frame = frame = Frame(grid, boundary, order)
+        self.random, self.dtype = np.random.default_rng(0), dtype
+        speed = 2000 + 300 * self.random.random(grid.shape)
+        kappa = frame.silence((DT * frame.medium(jnp.asarray(speed, dtype))) ** 2)
+        silent = layers.silent(frame, dtype)
+        self.kappa = jnp.pad(kappa, frame.halo)
+        self.p, self.other = (frame.mirror(self.noise(self.kappa)) for _ in range(2))
+        self.memory = jax.tree.map(self.noise, silent)
+        self.shot = self._shot(sources) if sources else None
+        self.kept = constant_density._keep(frame, DT, self.memory)
+        self.bars = jax.tree.map(self.noise, (self.p, self.other, silent))
+
+    def noise(self, like):
+        return jnp.asarray(self.random.standard_normal(like.shape), self.dtype)
+
+    def _shot(self, sources):
+        """Windows anywhere on grid and layers; the last one is where the first one is."""
+        window = min(4, *self.frame.inner)
+        starts = [self.random.integers(0, n - window + 1, sources) for n in self.frame.inner]
+        start = np.stack(starts, -1) + self.frame.halo
+        start[-1] = start[0]
+        weights = self.noise(np.empty((sources, *[window] * len(starts))))
+        points = stencil.Points(jnp.asarray(start), weights)
+        return constant_density.Shot(points, self.noise(np.empty(sources)))
+
+    @property
+    def arrays(self):
+        return self.kappa, self.p, self.other, self.memory, self.shot, self.kept, self.bars
+
+    def all_four(self, advance, transpose, keep, retrace):
+        """A function of `arrays`; κ̄ without the halo, where it is not defined."""
+        frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
+
+        def within(kappa_bar, *rest):
+            return kappa_bar[inner], *rest
+
+        def results(kappa, p, other, memory, shot, kept, bars):
+            points = shot and shot.points
+            old, *back = retrace(frame, DT, kappa, p, other, kept, shot, *bars)
+            return {
+                "advance": advance(frame, DT, kappa, p, other, memory, shot),
+                "transpose": within(*transpose(frame, DT, kappa, p, memory, points, *bars)),
+                "keep": keep(frame, DT, memory),
+                "retrace": (old, *within(*back)),
+            }
+
+        return results
+
+    @property
+    def plain(self):
+        names = "_advance", "_transpose", "_keep", "_retrace"
+        return self.all_four(*(getattr(constant_density, name) for name in names))
+
+    @property
+    def twins(self):
+        names = "advance", "transpose", "keep", "retrace"
+        return self.all_four(*(getattr(constant_density, name) for name in names))
+
+
+def same(ours, expected, roundings=50):
+    """To so many roundings of the largest value of each array.
+
+    A value is a sum of up to 25 neighbours and a layer's gain, in another order and with fused
+    multiplications: 1e-14 in float64 and 6e-6 in float32.
+    """
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    for (path, a), b in zip(
+        jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(expected), strict=True
+    ):
+        assert a.dtype == b.dtype
+        tolerance = roundings * jnp.finfo(b.dtype).eps * np.abs(b).max(initial=0)
+        place = jax.tree_util.keystr(path)
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance, err_msg=place)
+
+
+@pytest.mark.parametrize(
+    ("faces", "shape", "order", "dtype", "sources"),
+    [
+        ("23", (1,), 8, "float64", 3),  # layers that reach into each other and into the halo
+        ("RF", (37,), 6, "float32", 3),
+        ("PP", (4,), 8, "float64", 0),  # as small as may be
+        ("F9", (30,), 2, "float64", 1),
+        ("23 92", (1, 1), 8, "float64", 3),
+        ("34 25", (60, 523), 8, "float32", 3),  # more than two rows of lanes, several threads
+        ("R3 F4", (90, 270), 4, "float64", 3),
+        ("2F PP", (4, 9), 8, "float64", 2),
+        ("PP RR", (5, 6), 8, "float32", 0),
+        ("23 22 92", (1, 2, 1), 8, "float64", 3),
+        ("R3 PP F2", (13, 14, 261), 4, "float64", 3),
+        ("2R 3R 53", (7, 9, 37), 6, "float32", 3),
+    ],
+)
+def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):
+    """`advance`, `transpose`, `keep` and `retrace`, each in the same program as the others."""
+    problem = Problem(faces, shape, order, dtype, sources)
+    same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)))
+
+
+def test_a_batch_is_one_after_the_other():
+    """Bit by bit: three fields over one medium, with the cotangents of one."""
+    problem = Problem("R3 2F", (12, 13), 4)
+    kappa, *varying, shot, kept, bars = problem.arrays
+    batch = [jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), v) for v in varying]
+
+    def one(p, other, memory):
+        return problem.twins(kappa, p, other, memory, shot, kept, bars)
+
+    def each(i):
+        return jax.jit(one)(*jax.tree.map(lambda leaf: leaf[i], batch))
+
+    together = jax.jit(jax.vmap(one))(*batch)
+    same(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(each, range(3))), 0)
+
+
+def test_derivatives_are_those_of_the_plain_twin():
+    """Forward and reverse, by every array at once, and the value beside them: twice the roundings
+    of one sweep."""
+    problem = Problem("R3 2F", (12, 13), 4)
+    kappa, p, other, memory, shot, kept, bars = problem.arrays
+    assert shot is not None
+    at = kappa, p, other, memory, shot.values, kept, bars
+    along = jax.tree.map(problem.noise, at)
+
+    def derivatives(results):
+        def f(kappa, p, other, memory, values, kept, bars):
+            given = shot._replace(values=values)
+            return results(kappa, p, other, memory, given, kept, bars)
+
+        def loss(at):
+            return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(*at)))
+
+        return jax.jit(lambda: (jax.jvp(f, at, along), jax.value_and_grad(loss)(at)))()
+
+    same(derivatives(problem.twins), derivatives(problem.plain), 100)
+
+
+@pytest.mark.parametrize("types", [("float32", "float64"), ("float64", "float32")])
+def test_a_medium_of_another_type_than_the_field_promotes(types):
+    """As JAX promotes: a sweep, which knows one type, would read numbers that aren't there."""
+    medium, field = (Problem("RF PP", (9, 8), 4, dtype, 0) for dtype in types)
+    args = medium.kappa, field.p, field.other, (), None
+    advance, plain = (
+        jax.jit(lambda *args, f=f: f(medium.frame, DT, *args))(*args)
+        for f in (constant_density.advance, constant_density._advance)
+    )
+    same(advance, plain, 0)
+
+
+def test_four_axes_have_no_sweep_and_run_all_the_same():
+    problem = Problem("RF PP 2F FF", (3, 2, 4, 3), 2)
+    same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)), 0)
+
+
+def in_another_process(program, **environment):
+    """Its standard output; a minute is several times what it takes."""
+    command = [sys.executable, "-c", program]
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+MANY = """
+import jax
+from test_native import DT, Problem, constant_density
+problem = Problem("RF 34", (300, 301), 4)
+def steps(p, other, memory):
+    for _ in range(3):
+        new, memory = constant_density.advance(
+            problem.frame, DT, problem.kappa, p, other, memory, None
+        )
+        p, other = new, p
+    return p
+def many(p):
+    return [steps(i * p, problem.other, problem.memory) for i in range(8)]
+jax.block_until_ready(jax.jit(many)(problem.p))
+"""
+
+
+def test_more_sweeps_at_once_than_threads_do_not_wait_for_each_other():
+    """A sweep that runs on each of the pool's threads leaves none for the sweeps' shares."""
+    in_another_process(MANY, PYTHONPATH=os.pathsep.join(sys.path))
+
+
+def test_the_environment_says_no():
+    program = "from solvers import native; print(native.built())"
+    assert in_another_process(program, DIFFSIM_NATIVE="0").strip() == "False"
