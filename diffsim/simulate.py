@@ -163,10 +163,10 @@ def _keeper(solver, adjoint):
             f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
             "Revolve(checkpoints=…)"
         )
-    if not isinstance(adjoint, Reversible | Fit):
-        return None
     if retraces:
         return solver.keep
+    if not isinstance(adjoint, Reversible | Fit):
+        return None
     return (lambda coefficients, state, new: solver.keep(state)) if undoes else None
 
 

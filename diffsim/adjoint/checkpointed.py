@@ -25,6 +25,7 @@ from diffsim.adjoint.steps import (
     SmoothStep,
     advance,
     differentiable_loop,
+    keep_trail,
     put,
     put_block,
     run,
@@ -129,31 +130,31 @@ def _forward(plan: Plan, step, consts, carry, xs):
     (carry, slots, ys), _ = lax.scan(block, (carry, slots, ys), (indices, keep, slot))
     start = last * plan.block
     tail_xs = take_block(xs, start, plan.tail)
-    carry, (states, y) = advance(step, consts, carry, tail_xs, plan.tail, keep_states=True)
-    return (carry, put_block(ys, y, start)), (slots, states)
+    carry, (trail, y) = keep_trail(step, consts, carry, tail_xs, plan.tail)
+    return (carry, put_block(ys, y, start)), (slots, trail)
 
 
 def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """The reversal, row by row."""
-    slots, tail_states = kept
+    slots, tail = kept
 
-    def reverse(bars, states, index, size):
-        return smooth.reverse(consts, xs, ys_bar, bars, states, index * plan.block, size)
+    def reverse(bars, trail, index, size):
+        return smooth.reverse(consts, xs, ys_bar, bars, trail, index * plan.block, size)
 
-    def replay(index, carry, keep_states=False):
+    def replay(index, carry, advance=advance):
         block_xs = take_block(xs, index * plan.block, plan.block)
-        return advance(smooth.step, consts, carry, block_xs, plan.block, keep_states)
+        return advance(smooth.step, consts, carry, block_xs, plan.block)
 
     def one(index, carry, bars):
-        _, (states, _) = replay(index, carry, keep_states=True)
-        return reverse(bars, states, index, plan.block)
+        _, (trail, _) = replay(index, carry, keep_trail)
+        return reverse(bars, trail, index, plan.block)
 
     def row(loop, row):
         slots, bars = loop
         return play(slots, bars, row, lambda slot: slot, lambda i, c: replay(i, c)[0], one), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
-    bars = reverse((consts_bar, carry_bar, xs_bar), tail_states, plan.blocks - 1, plan.tail)
+    bars = reverse((consts_bar, carry_bar, xs_bar), tail, plan.blocks - 1, plan.tail)
     if plan.columns.start:
         rows = tuple(jnp.array(column, int) for column in plan.columns)
         (_, bars), _ = lax.scan(row, (slots, bars), rows)

@@ -7,7 +7,6 @@ Virieux & Tarantola 1986, Geophysics 51; Clapp 2008, SEP-138).
 """
 
 import warnings
-from dataclasses import replace
 from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
@@ -21,7 +20,7 @@ from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import UNROLL, SmoothStep, Step, differentiable_loop, run
+from diffsim.adjoint.steps import UNROLL, SmoothStep, differentiable_loop, in_turn, run
 from diffsim.solver import frozen
 
 
@@ -102,7 +101,7 @@ def _forward(adjoint, length, step, consts, carry, xs):
 
     def one(carry, x):
         new, y, destroyed = step.keeping(consts, carry, x)
-        destroyed, new = _in_turn(destroyed, new)
+        destroyed, new = in_turn(destroyed, new)
         return new, (y, destroyed)
 
     def stretch(steps, carry, xs):
@@ -122,13 +121,13 @@ def _forward(adjoint, length, step, consts, carry, xs):
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Undo and transpose step by step."""
 
-    back = _retraced if smooth.step.retrace else _undone
+    back = SmoothStep.back if smooth.step.retrace else _undone
 
     def one(walk, inputs):
         after, consts_bar, carry_bar = walk
         x, y_bar, destroyed = inputs
         before, *bars, x_bar = back(smooth, consts, after, x, destroyed, carry_bar, y_bar)
-        (more, carry_bar), before = _in_turn(bars, before)
+        (more, carry_bar), before = in_turn(bars, before)
         return (before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 
     def stretch(walk, inputs):
@@ -161,35 +160,6 @@ def _undone(smooth, consts, after, x, destroyed, carry_bar, y_bar):
     """The carry before a step, and the step's transpose there."""
     before = smooth.step.undo(consts, after, x, destroyed)
     return before, *smooth.pull(consts, before, x, carry_bar, y_bar)
-
-
-def _retraced(smooth, consts, after, x, kept, carry_bar, y_bar):
-    """The same, in one go."""
-    seen = replace(smooth, step=Step(smooth.step.look))
-    seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
-    before, found, carry_bar, x_bar = smooth.step.retrace(consts, after, x, kept, carry_bar)
-    bars = smooth.consts.of([found.get(i) for i in range(len(consts))])
-    pairs = zip(seen_bar, bars, strict=True)
-    total = [a if b is None else a + b for a, b in pairs]
-    return before, total, carry_bar, smooth.xs.of(x_bar)
-
-
-def _in_turn(seen, carry):
-    """Both: what is made of a carry first, and then the carry that the loop goes on with.
-
-    The next step writes over this one's fields, and XLA copies what might be read after that. On a
-    CPU a loop of no trips, which it can't see through, puts the two in turn.
-    """
-
-    def loop(values):
-        none = lax.optimization_barrier(jnp.int32(0))
-        return lax.fori_loop(0, none, lambda _, v: jax.tree.map(_other, v), values)
-
-    return lax.platform_dependent((seen, carry), cpu=loop, default=lambda values: values)
-
-
-def _other(leaf):
-    return ~leaf if leaf.dtype == bool else -leaf
 
 
 def _walked(smooth, carry):

@@ -7,7 +7,7 @@ cotangent.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -105,6 +105,17 @@ class SmoothStep:
         _, transpose = jax.vjp(lambda *smooth: step(*smooth)[0], *smooth)
         return transpose((carry_bar, y_bar))
 
+    def back(self, consts, after, x, kept, carry_bar, y_bar):
+        """The carry before a step that can be retraced, and the step's transpose there."""
+        seen = replace(self, step=Step(self.step.look))  # pyright: ignore[reportArgumentType]
+        seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
+        retrace: Any = self.step.retrace
+        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar)
+        bars = self.consts.of([found.get(i) for i in range(len(consts))])
+        pairs = zip(seen_bar, bars, strict=True)
+        total = [a if b is None else a + b for a, b in pairs]
+        return before, total, carry_bar, self.xs.of(x_bar)
+
     def zeros(self, consts, xs):
         """Where the cotangents of parameters and inputs add up, those of the carry are noted."""
         consts_bar, xs_bar = (
@@ -120,22 +131,36 @@ class SmoothStep:
             growth.report(noted, feed, self.watched)
         return xs_bar[:count]
 
-    def reverse(self, consts, xs, ys_bar, bars, states, start, size):
-        """The transposes of ``size`` steps from ``start`` on, given the states before each."""
+    def reverse(self, consts, xs, ys_bar, bars, trail, start, size):
+        """The transposes of ``size`` steps from ``start`` on, along what `keep_trail` kept."""
         consts_bar, carry_bar, xs_bar = bars
+        walks = isinstance(trail, Walk)
 
-        def pull(bars, i):
-            consts_bar, carry_bar = bars
-            inputs = take(states, i), take(xs, start + i), carry_bar, take(ys_bar, start + i)
-            more, carry_bar, x_bar = self.pull(consts, *inputs)
-            return ([a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
+        def pull(walk, i):
+            after, consts_bar, carry_bar = walk
+            x, y_bar = take(xs, start + i), take(ys_bar, start + i)
+            if walks:
+                kept = take(trail.kept, i)
+                before, *bars, x_bar = self.back(consts, after, x, kept, carry_bar, y_bar)
+                (more, carry_bar), after = in_turn(bars, before)
+            else:
+                more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
+            return (after, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
 
-        (consts_bar, carry_bar), x_bar = lax.scan(
-            pull, (consts_bar, carry_bar), jnp.arange(size), reverse=True, unroll=UNROLL
+        walk = trail.end if walks else None, consts_bar, carry_bar
+        (_, consts_bar, carry_bar), x_bar = lax.scan(
+            pull, walk, jnp.arange(size), reverse=True, unroll=UNROLL
         )
         count = len(x_bar)
         noted = [growth.note(n, carry_bar, start, self.watched) for n in xs_bar[count:]]
         return consts_bar, carry_bar, [*put_block(xs_bar[:count], x_bar, start), *noted]
+
+
+class Walk(NamedTuple):
+    """What the way back over some steps needs: the carry after them, what was kept of each."""
+
+    end: Leaves
+    kept: Leaves  # [step, ...]
 
 
 def differentiable_loop(
@@ -301,6 +326,39 @@ def advance(step, consts, carry, xs, size, keep_states=False):
         return new, (carry if keep_states else None, y)
 
     return lax.scan(body, carry, xs, size, unroll=UNROLL)
+
+
+def keep_trail(step, consts, carry, xs, size):
+    """`advance`, with what `SmoothStep.reverse` needs: a `Walk`, or the states before each step."""
+    if step.retrace is None:
+        carry, (states, ys) = advance(step, consts, carry, xs, size, keep_states=True)
+        return carry, (states, ys)
+
+    def body(carry, x):
+        new, y, kept = step.keeping(consts, carry, x)
+        kept, new = in_turn(kept, new)
+        return new, (kept, y)
+
+    carry, (kept, ys) = lax.scan(body, carry, xs, size, unroll=UNROLL)
+    return carry, (Walk(carry, kept), ys)
+
+
+def in_turn(seen, carry):
+    """Both: what is made of a carry first, and then the carry that the loop goes on with.
+
+    The next step writes over this one's fields, and XLA copies what might be read after that. On a
+    CPU a loop of no trips, which it can't see through, puts the two in turn.
+    """
+
+    def loop(values):
+        none = lax.optimization_barrier(jnp.int32(0))
+        return lax.fori_loop(0, none, lambda _, v: jax.tree.map(_other, v), values)
+
+    return lax.platform_dependent((seen, carry), cpu=loop, default=lambda values: values)
+
+
+def _other(leaf):
+    return ~leaf if leaf.dtype == bool else -leaf
 
 
 def run(length, step, consts, carry, xs):

@@ -45,7 +45,8 @@ class Basis(NamedTuple):
     """What a loop's checkpointed gradients are made of."""
 
     state: int  # bytes
-    replayed: int  # bytes, what is kept of a state while its block is reversed
+    kept: int  # bytes, what is kept of a step while its block is reversed
+    replayed: int  # bytes, the same where states are kept
     rest: int  # bytes, all but states
     evaluation: float  # s a step
     transpose: float  # s a step
@@ -84,22 +85,24 @@ def forecast(adjoint: Adjoint, loop: Loop, basis: Basis) -> Forecast:
         case Multilevel():
             plan, evaluations = adjoint.plan(loop.length), adjoint.evaluations(loop.length)
             inner = plan.trips[-1] if plan.levels else plan.length
-            return _from_basis(adjoint, plan.states - inner, inner, evaluations, loop, basis)
+            kept = plan.states - inner, inner * basis.replayed
+            return _from_basis(adjoint, plan.states, *kept, evaluations, loop, basis)
     raise TypeError(f"nothing is known of what {adjoint!r} takes: give a strategy of diffsim")
 
 
 def basis_of(loop: Loop) -> Basis:
     """From trials of `Revolve` with a slot for each block, and of the run alone."""
-    state, replayed = size(loop.carry), size(loop.replayed)
+    state, each = size(loop.carry), size(loop.kept)
     steps = _steps_on_trial(loop.length, state, STATES_ON_TRIAL)
     adjoint = Revolve(checkpoints=steps, block=BLOCKS[0])
     plan, tried = adjoint.plan(steps), gradient(loop, adjoint, steps)
     whole = steps - steps % plan.block
     evaluation = forward(loop, whole, plan.block).seconds / whole
-    kept = plan.slots * state + plan.block * replayed  # the last block's make room for others'
+    kept = plan.slots * state + plan.block * each  # the last block's make room for others'
     return Basis(
         state,
-        replayed,
+        each,
+        size(loop.replayed),
         tried.bytes - kept + (loop.length - steps) * _traffic(loop),
         evaluation,
         (tried.seconds - evaluation * plan.step_evaluations(reversal=0)) / steps,
@@ -127,7 +130,8 @@ def _by_blocks(adjoint, block: int, slots: int, loop: Loop, basis: Basis) -> For
     slots = max(1, min(slots, blocks - 1))
     again = fewest_advances(blocks, slots) - (blocks - 1)  # blocks, besides the forward sweep
     evaluations = loop.length + again * block + (blocks - 1) * (block - 1)
-    return _from_basis(adjoint, slots, block, evaluations, loop, basis)
+    kept = slots, block * basis.kept
+    return _from_basis(adjoint, slots + block, *kept, evaluations, loop, basis)
 
 
 def _ladder(most: int) -> Iterator[int]:
@@ -139,11 +143,11 @@ def _ladder(most: int) -> Iterator[int]:
     yield max(most, 1)
 
 
-def _from_basis(adjoint, kept, replayed, evaluations, loop, basis: Basis) -> Forecast:
-    """From states kept whole, and those kept while a block is reversed."""
-    total = basis.rest + kept * basis.state + replayed * basis.replayed
+def _from_basis(adjoint, states, whole, replayed, evaluations, loop, basis: Basis) -> Forecast:
+    """From states kept whole, and the bytes kept while a block is reversed."""
+    total = basis.rest + whole * basis.state + replayed
     seconds = basis.evaluation * evaluations + basis.transpose * loop.length
-    return Forecast(adjoint, kept + replayed, total, evaluations / loop.length, seconds)
+    return Forecast(adjoint, states, total, evaluations / loop.length, seconds)
 
 
 def _store_all(loop: Loop) -> Forecast:

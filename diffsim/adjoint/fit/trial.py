@@ -56,6 +56,16 @@ class Loop(NamedTuple):
         return "callback" in program.lower(*short[1:4]).as_text()
 
     @property
+    def kept(self) -> Leaves:
+        """What is kept of each step while a block is reversed: of one that can be retraced what
+        the way back needs."""
+        if self.step.retrace is None:
+            return self.replayed
+        slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in self.xs]
+        keeping = self.step.keeping
+        return jax.eval_shape(keeping, self.consts, self.carry, slices)[2]  # pyright: ignore
+
+    @property
     def replayed(self) -> Leaves:
         """The leaves of the carry that the transpose of a step needs: XLA keeps no others of them
         while a block is reversed."""
