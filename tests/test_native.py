@@ -189,7 +189,7 @@ def test_four_axes_have_no_sweep_and_run_all_the_same():
 def in_another_process(program, **environment):
     """Its standard output; a minute is several times what it takes."""
     command = [sys.executable, "-c", program]
-    env = os.environ | {"JAX_PLATFORMS": "cpu"} | environment
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "1"} | environment
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     return run.stdout

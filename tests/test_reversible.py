@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +13,16 @@ from jax import lax
 import solvers
 from diffsim import Invertible, Reversible, Revolve, StoreAll, scan, simulate
 from diffsim.adjoint.reversible import Drifted
-from diffsim.solver import ReversibleSolver, Solver
+from diffsim.solver import RetracingSolver, ReversibleSolver, Solver
+from solvers import native
 
 SOLVERS = [
     cls
     for name in solvers.__all__
     if inspect.isclass(cls := getattr(solvers, name)) and issubclass(cls, Solver)
 ]
-REVERSIBLE = [cls for cls in SOLVERS if issubclass(cls, ReversibleSolver)]
-each_solver = pytest.mark.parametrize("cls", REVERSIBLE, ids=lambda cls: cls.__name__)
+UNDONE = [cls for cls in SOLVERS if issubclass(cls, ReversibleSolver)]
+RETRACED = [cls for cls in SOLVERS if issubclass(cls, RetracingSolver)]
 
 
 def string(adjoint, speed, steps, dtype=jnp.float64):
@@ -82,7 +84,7 @@ def test_memory_is_the_stretches_and_what_a_step_destroys():
     assert (temporary(8000) - temporary(4000)) / 4000 <= 24 + 5 * 8
 
 
-@each_solver
+@pytest.mark.parametrize("cls", UNDONE, ids=lambda cls: cls.__name__)
 def test_unstep_undoes_step(cls):
     """To 1e-13 of each array's largest value in the run: a step and its inverse round alike."""
     solver, params, forcing = cls.example()
@@ -99,7 +101,57 @@ def test_unstep_undoes_step(cls):
         np.testing.assert_allclose(b, a, rtol=0, atol=1e-13 * float(jnp.max(jnp.abs(a))))
 
 
-@each_solver
+def with_density(cls):
+    """The example in a medium whose density varies."""
+    solver, params, forcing = cls.example()
+    density = 1000 + 800 * np.random.default_rng(1).random(solver.grid.shape)
+    return solver, params._replace(density=jnp.asarray(density)), forcing
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["at its best", "in plain JAX"])
+@pytest.mark.parametrize(
+    "example",
+    [cls.example for cls in RETRACED]
+    + [partial(with_density, cls) for cls in RETRACED if "density" in cls.Params._fields],
+    ids=[cls.__name__ for cls in RETRACED]
+    + [f"{cls.__name__}, density" for cls in RETRACED if "density" in cls.Params._fields],
+)
+def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch):
+    """The state before a step to 1e-13 and the cotangents to 1e-12 of each array's largest value in
+    the run: a step and its inverse round alike, a cotangent is a sum of some hundred roundings.
+
+    Leaves that are handed through are not those of the state before, and need not be.
+    """
+    if not compiled:
+        monkeypatch.setattr(native, "built", lambda: False)
+    solver, params, forcing = example()
+    coefficients, state = solver.coefficients(params), solver.init(params)
+    steps, random = len(jax.tree.leaves(forcing)[0]), np.random.default_rng(0)
+    bar = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape)), state)
+
+    def there_and_back(state, forcing_n):
+        new = solver.step(coefficients, state, forcing_n)
+        kept = solver.keep(coefficients, state, new)
+        back, *bars = solver.retrace(coefficients, new, forcing_n, kept, bar)
+        pulled = solver.pullback(coefficients, state, forcing_n, bar)
+        leaves = zip(*map(jax.tree.leaves, (new, state, back)), strict=True)
+        undone = [(there, here) for given, there, here in leaves if here is not given]
+        return new, (undone, with_derivative(pulled), with_derivative(bars))
+
+    _, (undone, pulled, bars) = lax.scan(there_and_back, state, forcing, steps)
+    assert undone
+    for pairs, tolerance in ((undone, 1e-13), (zip(pulled, bars, strict=True), 1e-12)):
+        for a, b in pairs:
+            atol = tolerance * float(jnp.max(jnp.abs(a)))
+            np.testing.assert_allclose(b, a, rtol=0, atol=atol)
+
+
+def with_derivative(record):
+    """The leaves that are no zeros of type ``float0``, which a loop can't carry."""
+    return [leaf for leaf in jax.tree.leaves(record) if leaf.dtype != jax.dtypes.float0]
+
+
+@pytest.mark.parametrize("cls", UNDONE + RETRACED, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("every", [1, 3])
 def test_gradient_of_a_solver(cls, every):
     """By parameters and forcing, observed at every step and at some; 1e-10 of the largest value."""
@@ -161,7 +213,7 @@ def test_a_wrong_way_back_shows_as_drift():
 def test_steps_that_cannot_be_undone_are_refused():
     with pytest.raises(TypeError, match=r"nothing says how to undo it.*Revolve\(checkpoints=…\)"):
         scan(lambda c, _: (c, None), 1.0, None, 3, adjoint=Reversible())
-    cls = next(cls for cls in SOLVERS if not issubclass(cls, ReversibleSolver))
+    cls = next(cls for cls in SOLVERS if cls not in UNDONE + RETRACED)
     solver, params, forcing = cls.example()
     steps = len(jax.tree.leaves(forcing)[0])
     message = (

@@ -1,9 +1,9 @@
 """Walk the run back instead of remembering it.
 
 A leapfrog step can be undone: with both time levels at hand the scheme gives the earlier one. Only
-what a step destroys (the memory of an absorbing layer) is kept for each step. Rounding grows slowly
-on the way back; a few full states start the walk afresh, and show how far it had drifted (Gauthier,
-Virieux & Tarantola 1986, Geophysics 51; Clapp 2008, SEP-138).
+what a step destroys (the memory of an absorbing layer, or what that adds to the field) is kept for
+each step. Rounding grows slowly on the way back; a few full states start the walk afresh, and show
+how far it had drifted (Gauthier, Virieux & Tarantola 1986, Geophysics 51; Clapp 2008, SEP-138).
 """
 
 import warnings
@@ -33,11 +33,11 @@ class Reversible(Adjoint):
     """Undo the steps one by one, in stretches that start from full states.
 
     Memory: ``stretches`` states and ``length`` times what a step destroys. Two step evaluations a
-    step, one of them backwards. The drift of a stretch is the largest difference between the state
-    that the walk arrives at and the one that was kept there, over the largest value of that array
-    in the run; more than ``drift`` raises the warning `Drifted` with the measured figure. For a
-    leapfrog it grows with the square of the steps in a stretch at worst: 1e-12 after 10³ steps of
-    a wave in float64, 1e-4 in float32.
+    step, one of them backwards, which a `RetracingSolver` does in one sweep with the transpose. The
+    drift of a stretch is the largest difference between the state that the walk arrives at and the
+    one that was kept there, over the largest value of that array in the run; more than ``drift``
+    raises the warning `Drifted` with the measured figure. For a leapfrog it grows with the square
+    of the steps in a stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
 
     Args:
         stretches: parts of the run; best if they divide its length (else one more is compiled)
@@ -52,7 +52,8 @@ class Reversible(Adjoint):
         if not (step.undo or step.retrace):
             raise TypeError(
                 f"{self!r} cannot run this step: nothing says how to undo it. Give scan an "
-                "Invertible step, simulate a ReversibleSolver, or use Revolve(checkpoints=…)"
+                "Invertible step, simulate a ReversibleSolver or a RetracingSolver, or use "
+                "Revolve(checkpoints=…)"
             )
         forward, backward = partial(_forward, self, length), partial(_backward, self, length)
         loop = differentiable_loop(step, partial(run, length), forward, backward, length)
