@@ -140,11 +140,7 @@ def _shifted(first, later):
 
 
 def _look(lost, state, n, steps):
-    """The first step whose state was seen not to be finite; -1 as long as there is none.
-
-    It is the state after a step that is looked at: to hold on to the one before, which the step
-    writes over, would copy it.
-    """
+    """The first step whose state was seen not to be finite; -1 as long as there is none."""
     here = (n % TICK == 0) | (n == steps)
     return jax.lax.cond(here & (lost < 0), lambda: jnp.where(finite(state), lost, n), lambda: lost)
 

@@ -343,6 +343,7 @@ def keep_trail(step, consts, carry, xs, size):
     return carry, (Walk(carry, kept), ys)
 
 
+@jax.custom_jvp
 def in_turn(seen, carry):
     """Both: what is made of a carry first, and then the carry that the loop goes on with.
 
@@ -355,6 +356,11 @@ def in_turn(seen, carry):
         return lax.fori_loop(0, none, lambda _, v: jax.tree.map(_other, v), values)
 
     return lax.platform_dependent((seen, carry), cpu=loop, default=lambda values: values)
+
+
+@in_turn.defjvp
+def _in_turn_jvp(primals, tangents):
+    return in_turn(*primals), tangents
 
 
 def _other(leaf):
