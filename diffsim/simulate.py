@@ -3,6 +3,7 @@
 import functools
 import operator
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -68,7 +69,7 @@ def simulate(
     coefficients = solver.coefficients(params)
     step = step_of(solver)
 
-    keep = _keeper(solver, adjoint)
+    keep: Any = _keeper(solver, adjoint)
 
     def beat(n):
         if tick is not None:
@@ -103,7 +104,8 @@ def simulate(
     def retrace_stretch(carry, stretch, kept, bar):
         def back(walk, inputs):
             carry, total, bar = walk
-            carry, more, bar, x_bar = retrace_one(carry, *inputs, bar)
+            (n_and_forcing, kept) = inputs
+            carry, more, bar, x_bar = retrace_one(carry, n_and_forcing, kept, bar)
             return (carry, jax.tree.map(jnp.add, total, smooth(more)), bar), x_bar
 
         walk = carry, jax.tree.map(jnp.zeros_like, smooth(coefficients)), bar

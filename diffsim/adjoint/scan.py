@@ -199,7 +199,8 @@ def _invertible(f: Invertible, unflat, carry, slices, consts) -> Step:
 
     def backward(carry, x, destroyed):
         destroyed = jax.tree.unflatten(destroyed_tree, destroyed)
-        return jax.tree.leaves(f.backward(*unflat(carry, x), destroyed))
+        before = f.backward(*unflat(carry, x), destroyed)  # pyright: ignore[reportCallIssue]
+        return jax.tree.leaves(before)
 
     example = jax.eval_shape(lambda c, x: f.forward(*unflat(c, x))[2], carry, slices)
     destroyed, destroyed_tree = jax.tree.flatten(example)
