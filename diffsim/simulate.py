@@ -1,8 +1,8 @@
 """Run a solver and see what happens: solver + params + observe + adjoint -> data."""
 
-import functools
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
-from diffsim.adjoint.linear import derivable, inexact
+from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
@@ -69,70 +69,88 @@ def simulate(
     coefficients = solver.coefficients(params)
     step = step_of(solver)
 
-    keep: Any = _keeper(solver, adjoint)
+    trace: Any = _tracer(solver, adjoint, step)
 
     def beat(n):
         if tick is not None:
-            jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
+            jax.lax.cond(n % TICK == 0, partial(jax.debug.callback, tick), lambda: None)
 
-    def advance_one(carry, n_and_forcing):
-        (state, lost), (n, forcing_n) = carry, n_and_forcing
-        beat(n)
-        new = step(coefficients, state, forcing_n)
-        if watch is not None:
-            lost = _look(lost, new, n + 1, steps)
-        return (new, lost), keep(coefficients, state, new) if keep else None
+    def one(move):
+        """A step of the loop, where ``move`` takes one of the state and keeps something."""
+
+        def advance_one(carry, n_and_forcing):
+            (state, lost), (n, forcing_n) = carry, n_and_forcing
+            beat(n)
+            new, kept = move(coefficients, state, forcing_n)
+            if watch is not None:
+                lost = _look(lost, new, n + 1, steps)
+            return (new, lost), kept
+
+        return advance_one if every == 1 else partial(stretch, advance_one)
+
+    def stretch(advance_one, carry, inputs):
+        return scan(advance_one, carry, inputs, every, adjoint=Periodic(every))
 
     def undo_one(carry, n_and_forcing, kept):
         state, lost = carry
         return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost  # pyright: ignore
 
-    def retrace_one(carry, n_and_forcing, kept, bar):
+    def retrace_one(carry, n_and_forcing, kept, bar, total):
         (state, lost), (n, forcing_n) = carry, n_and_forcing
         beat(n)
-        args = coefficients, state, forcing_n, kept, bar[0]
-        state, coefficients_bar, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
-        return (state, lost), coefficients_bar, (state_bar, None), (None, forcing_bar)
-
-    def advance_stretch(carry, stretch):
-        return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))
+        args = coefficients, state, forcing_n, kept, bar[0], total
+        state, total, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
+        return (state, lost), total, (state_bar, None), (None, forcing_bar)
 
     def undo_stretch(carry, stretch, kept):
         back = lambda carry, inputs: (undo_one(carry, *inputs), None)  # noqa: E731
         return jax.lax.scan(back, carry, (stretch, kept), every, reverse=True)[0]
 
-    def retrace_stretch(carry, stretch, kept, bar):
-        def back(walk, inputs):
-            carry, total, bar = walk
-            (n_and_forcing, kept) = inputs
-            carry, more, bar, x_bar = retrace_one(carry, n_and_forcing, kept, bar)
-            return (carry, jax.tree.map(jnp.add, total, smooth(more)), bar), x_bar
+    def retrace_stretch(carry, stretch, kept, bar, total):
+        leaves, tree = jax.tree.flatten(total)
+        split = Split.by_type(leaves)
 
-        walk = carry, jax.tree.map(jnp.zeros_like, smooth(coefficients)), bar
-        (*walk, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
-        return *walk, bar, x_bar
+        def back(walk, inputs):
+            carry, sums, bar = walk
+            total = jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
+            carry, total, bar, x_bar = retrace_one(carry, *inputs, bar, total)
+            return (carry, split.of(jax.tree.leaves(total)), bar), x_bar
+
+        walk = carry, split.of(leaves), bar
+        (carry, sums, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
+        return carry, jax.tree.unflatten(tree, split.join(sums, split.rest(leaves))), bar, x_bar
 
     init = solver.init(params), jnp.array(-1) if watch is not None else None
     inputs = jnp.arange(steps), forcing
-    advance, undo, retrace = advance_one, undo_one, retrace_one
+    undo, retrace = undo_one, retrace_one
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
-        advance, undo, retrace = advance_stretch, undo_stretch, retrace_stretch
+        undo, retrace = undo_stretch, retrace_stretch
+
+    def look(carry):
+        # the state after a step: to look at the one before, which the step writes over, would
+        # copy it
+        return observe(carry[0])
+
+    advance = one(lambda *args: (step(*args), None))
+
+    def plain(carry, inputs):
+        return advance(carry, inputs)[0]
 
     def seen(carry, inputs):
-        # the state after the step: to look at the one before, which the step writes over, would
-        # copy it
-        new, kept = advance(carry, inputs)
-        return new, observe(new[0]), kept
+        new, kept = one(trace)(carry, inputs)
+        return new, look(new), kept
 
-    if keep and isinstance(solver, RetracingSolver):
-        f = Retraceable(advance, lambda carry: observe(carry[0]), retrace, coefficients)
+    if trace is None:
+        f = lambda *args: ((new := plain(*args)), look(new))  # noqa: E731
+    elif isinstance(solver, RetracingSolver):
+        f = Retraceable(plain, one(trace), look, retrace, coefficients)
     else:
-        f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
+        f = Invertible(seen, undo)
     (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init[0]), later)
     if watch is not None:
-        jax.debug.callback(functools.partial(_tell, watch), lost)
+        jax.debug.callback(partial(_tell, watch), lost)
     return state, data
 
 
@@ -152,8 +170,8 @@ def _tell(watch, lost):
         watch(int(lost))
 
 
-def _keeper(solver, adjoint):
-    """What to keep of each state for the way back; None if the adjoint does not go back."""
+def _tracer(solver, adjoint, step):
+    """A step that keeps what the way back needs; None if the adjoint does not go back."""
     retraces, undoes = (isinstance(solver, kind) for kind in (RetracingSolver, ReversibleSolver))
     if isinstance(adjoint, Reversible) and not (retraces or undoes):
         name = type(solver).__name__
@@ -162,15 +180,10 @@ def _keeper(solver, adjoint):
             "Revolve(checkpoints=…)"
         )
     if retraces:
-        return solver.keep
+        return solver.trace
     if not isinstance(adjoint, Reversible | Fit):
         return None
-    return (lambda coefficients, state, new: solver.keep(state)) if undoes else None
-
-
-def smooth(record):
-    """The leaves of a record that have a derivative."""
-    return [leaf for leaf in jax.tree.leaves(record) if inexact(leaf)]
+    return (lambda *args: (step(*args), solver.keep(args[1]))) if undoes else None
 
 
 def step_of(solver: Solver) -> Callable:

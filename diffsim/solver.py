@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, dataclass_transform, get_args, get_type_hints
 
+import jax
 import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -161,6 +162,11 @@ class AdjointSolver(Solver):
         """
 
 
+def added(total: Record, more: Record) -> Record:
+    """The sum of two cotangents, leaf by leaf; integer leaves have none."""
+    return jax.tree.map(lambda a, b: b if b.dtype == jax.dtypes.float0 else a + b, total, more)
+
+
 class ReversibleSolver(Solver):
     """A solver that can walk back: `unstep` undoes `step`, given the little that was lost."""
 
@@ -177,14 +183,23 @@ class RetracingSolver(AdjointSolver):
     """A solver that undoes a step and transposes it in one sweep over its fields."""
 
     @abstractmethod
-    def keep(self, coefficients: Record, state: Record, new: Record) -> Any:
-        """What `retrace` needs to know of the step to ``new`` besides ``new``, any pytree."""
+    def trace(
+        self, coefficients: Record, state: Record, forcing_n: Record
+    ) -> tuple[Record, Any]:
+        """`step`, and what `retrace` needs to know of it besides the new state, any pytree."""
 
     @abstractmethod
     def retrace(
-        self, coefficients: Record, new: Record, forcing_n: Record, kept: Any, new_bar: Record
+        self,
+        coefficients: Record,
+        new: Record,
+        forcing_n: Record,
+        kept: Any,
+        new_bar: Record,
+        total: Record,
     ) -> tuple[Record, Record, Record, Record]:
         """The state before the step that led to ``new``, and `pullback` of that step there.
 
+        The cotangents of the coefficients come added to ``total``, those of the steps after it.
         Leaves of the state that no later `retrace` reads may be handed through as they are.
         """

@@ -47,18 +47,19 @@ def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar,
     return sweeps(kappa, p, memory, points, new_bar, p_bar, memory_bar)
 
 
-def keep(frame: Frame, dt: float, memory):
-    """What the layers with this memory added to their second differences, one after the other."""
-    return _twin(_keep, _keep_compiled, frame, dt)(memory)
+def trace(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
+    """`advance`, and what the layers added to their second differences, one after the other."""
+    return _twin(_trace, _trace_compiled, frame, dt)(kappa, p, previous, memory, shot)
 
 
-def retrace(frame: Frame, dt: float, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
-    """The field before ``p``, from that after it and what `keep` said of it, and `transpose`.
+def retrace(frame: Frame, dt: float, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
+    """The field before ``p``, from that after it and what `trace` kept, and `transpose`.
 
-    Where the curvature of p is known, both the way back and κ̄ follow from it.
+    Where the curvature of p is known, both the way back and κ̄ follow from it, which is added to
+    ``total``.
     """
     sweeps = _twin(_retrace, _retrace_compiled, frame, dt)
-    return sweeps(kappa, p, new, kept, shot, new_bar, p_bar, memory_bar)
+    return sweeps(kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total)
 
 
 def _twin(plain, compiled, frame, dt):
@@ -116,14 +117,15 @@ def _felt(new_bar, points):
     return None if points is None else stencil.windows(new_bar, points)
 
 
-def _keep(frame, dt, memory):
+def _trace(frame, dt, kappa, p, previous, memory, shot):
+    new, memory = _advance(frame, dt, kappa, p, previous, memory, shot)
     raw = [
         stencil.raw_gain(pair, axis) for (axis, *_), pair in zip(frame.layers, memory, strict=True)
     ]
-    return jnp.concatenate([gain.reshape(-1) for gain in raw]) if raw else ()
+    return new, memory, jnp.concatenate([gain.reshape(-1) for gain in raw]) if raw else ()
 
 
-def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
+def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
     new_bar = frame.unmirror(new_bar)
     gains = stencil.materialise(layers.gains(frame, _kept_gains(frame, kept)))
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
@@ -131,11 +133,11 @@ def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
     old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
     p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
     felt = _felt(new_bar, shot and shot.points)
-    return old, new_bar * curvature, p_bar, -new_bar, memory_bar, felt
+    return old, total + new_bar * curvature, p_bar, -new_bar, memory_bar, felt
 
 
 def _kept_gains(frame, kept):
-    """What `keep` put one after the other, by layers."""
+    """What `trace` put one after the other, by layers."""
     parts, start = [], 0
     for axis, _, face in frame.layers:
         shape = list(frame.inner)
@@ -149,31 +151,37 @@ def _kept_gains(frame, kept):
 
 
 def _advance_compiled(frame, dt, kappa, p, previous, memory, shot):
+    return _leap_compiled(frame, dt, kappa, p, previous, memory, shot, ())[:2]
+
+
+def _trace_compiled(frame, dt, kappa, p, previous, memory, shot):
+    if not memory:
+        return *_advance_compiled(frame, dt, kappa, p, previous, memory, shot), ()
+    size = sum(zeta.size for _, zeta in memory)
+    kept = jax.ShapeDtypeStruct((size,), kappa.dtype)
+    new, memory, kept = _leap_compiled(frame, dt, kappa, p, previous, memory, shot, (kept,))
+    return new, memory, *kept
+
+
+def _leap_compiled(frame, dt, kappa, p, previous, memory, shot, more):
     memory, tree = jax.tree.flatten(memory)
     args = [kappa, p, previous, *_windows(frame, kappa, shot), *memory]
     aliases = {2: 0} | {6 + i: 1 + i for i in range(len(memory))}
-    results = native.call("leap", [previous, *memory], aliases, args, **_told(frame, dt))
-    return results[0], jax.tree.unflatten(tree, results[1:])
+    results = native.call("leap", [previous, *memory, *more], aliases, args, **_told(frame, dt))
+    new, memory, more = results[0], results[1 : 1 + len(memory)], results[1 + len(memory) :]
+    return new, jax.tree.unflatten(tree, memory), more
 
 
-def _keep_compiled(frame, dt, memory):
-    if not memory:
-        return ()
-    size = sum(zeta.size for _, zeta in memory)
-    kept = jax.ShapeDtypeStruct((size,), memory[0][0].dtype)
-    return native.call("keep", [kept], {}, jax.tree.leaves(memory), **_told(frame, dt))[0]
-
-
-def _retrace_compiled(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar):
+def _retrace_compiled(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
     bars, tree = jax.tree.flatten(memory_bar)
     start, weights, values = _windows(frame, kappa, shot)
     kept = kept if frame.layers else np.zeros(0, kappa.dtype)
-    args = [kappa, p, new, new_bar, p_bar, start, weights, values, kept, *bars]
+    args = [kappa, p, new, new_bar, p_bar, total, start, weights, values, kept, *bars]
     room = kappa
     results = native.call(
         "retrace",
-        [new, new_bar, p_bar, kappa, room, weights, *bars],
-        {2: 0, 3: 1, 4: 2} | {9 + i: 6 + i for i in range(len(bars))},
+        [new, new_bar, p_bar, total, room, weights, *bars],
+        {2: 0, 3: 1, 4: 2, 5: 3} | {10 + i: 6 + i for i in range(len(bars))},
         args,
         **_told(frame, dt),
     )

@@ -15,7 +15,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
-from diffsim.solver import Example, Quantity, Remark, RetracingSolver, frozen
+from diffsim.solver import Example, Quantity, Remark, RetracingSolver, added, frozen
 from solvers import constant_density, divergence, layers, stencil, variable_density
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
@@ -208,22 +208,29 @@ class Wave(RetracingSolver):
             )
         return given if copies == 1 else jnp.repeat(given, copies)
 
-    def keep(self, coefficients, state, new):
-        """Where the density is constant the layers' gains alone: half of their memory."""
+    def trace(self, coefficients, state, forcing_n):
+        """Where the density is constant the layers' gains alone are kept: half of their memory."""
         if coefficients.buoyancy is not None:
-            return state.memory
-        return constant_density.keep(self.frame, self.dt, new.memory)
+            return self.step(coefficients, state, forcing_n), state.memory
+        shot = self._shot(coefficients, forcing_n)
+        new, memory, kept = constant_density.trace(
+            self.frame, self.dt, coefficients.kappa, *state, shot
+        )
+        return WaveState(new, state.pressure, memory), kept
 
-    def retrace(self, coefficients, new, forcing_n, kept, new_bar):
+    def retrace(self, coefficients, new, forcing_n, kept, new_bar, total):
         if coefficients.buoyancy is not None:
             state = self._unstep(coefficients, new, forcing_n, kept)
-            return state, *self.pullback(coefficients, state, forcing_n, new_bar)
+            more, *bars = self.pullback(coefficients, state, forcing_n, new_bar)
+            return state, added(total, more), *bars
         after, p, memory = new
         shot = self._shot(coefficients, forcing_n)
         old, *bars = constant_density.retrace(
-            self.frame, self.dt, coefficients.kappa, p, after, kept, shot, *new_bar
+            self.frame, self.dt, coefficients.kappa, p, after, kept, shot, *new_bar, total.kappa
         )
-        return WaveState(p, old, memory), *self._bars(coefficients, forcing_n, *bars)
+        more, *bars = self._bars(coefficients, forcing_n, *bars)
+        sources_bar = added(total.sources, more.sources)
+        return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars
 
     def _unstep(self, coefficients, new, forcing_n, kept):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""

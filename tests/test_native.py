@@ -42,7 +42,7 @@ class Problem:
         self.p, self.other = (frame.mirror(self.noise(self.kappa)) for _ in range(2))
         self.memory = jax.tree.map(self.noise, silent)
         self.shot = self._shot(sources) if sources else None
-        self.kept = constant_density._keep(frame, DT, self.memory)
+        self.total = self.noise(self.kappa)
         self.bars = jax.tree.map(self.noise, (self.p, self.other, silent))
 
     def noise(self, like):
@@ -60,22 +60,24 @@ class Problem:
 
     @property
     def arrays(self):
-        return self.kappa, self.p, self.other, self.memory, self.shot, self.kept, self.bars
+        return self.kappa, self.p, self.other, self.memory, self.shot, self.total, self.bars
 
-    def all_four(self, advance, transpose, keep, retrace):
+    def all_four(self, advance, transpose, trace, retrace):
         """A function of `arrays`; κ̄ without the halo, where it is not defined."""
         frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
 
         def within(kappa_bar, *rest):
             return kappa_bar[inner], *rest
 
-        def results(kappa, p, other, memory, shot, kept, bars):
+        def results(kappa, p, other, memory, shot, total, bars):
             points = shot and shot.points
-            old, *back = retrace(frame, DT, kappa, p, other, kept, shot, *bars)
+            traced = trace(frame, DT, kappa, p, other, memory, shot)
+            kept = traced[2]
+            old, *back = retrace(frame, DT, kappa, p, other, kept, shot, *bars, total)
             return {
                 "advance": advance(frame, DT, kappa, p, other, memory, shot),
                 "transpose": within(*transpose(frame, DT, kappa, p, memory, points, *bars)),
-                "keep": keep(frame, DT, memory),
+                "trace": traced,
                 "retrace": (old, *within(*back)),
             }
 
@@ -83,12 +85,12 @@ class Problem:
 
     @property
     def plain(self):
-        names = "_advance", "_transpose", "_keep", "_retrace"
+        names = "_advance", "_transpose", "_trace", "_retrace"
         return self.all_four(*(getattr(constant_density, name) for name in names))
 
     @property
     def twins(self):
-        names = "advance", "transpose", "keep", "retrace"
+        names = "advance", "transpose", "trace", "retrace"
         return self.all_four(*(getattr(constant_density, name) for name in names))
 
 
@@ -126,7 +128,7 @@ def same(ours, expected, roundings=50):
     ],
 )
 def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):
-    """`advance`, `transpose`, `keep` and `retrace`, each in the same program as the others."""
+    """`advance`, `transpose`, `trace` and `retrace`, each in the same program as the others."""
     problem = Problem(faces, shape, order, dtype, sources)
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)))
 
@@ -134,11 +136,11 @@ def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources)
 def test_a_batch_is_one_after_the_other():
     """Bit by bit: three fields over one medium, with the cotangents of one."""
     problem = Problem("R3 2F", (12, 13), 4)
-    kappa, *varying, shot, kept, bars = problem.arrays
+    kappa, *varying, shot, total, bars = problem.arrays
     batch = [jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), v) for v in varying]
 
     def one(p, other, memory):
-        return problem.twins(kappa, p, other, memory, shot, kept, bars)
+        return problem.twins(kappa, p, other, memory, shot, total, bars)
 
     def each(i):
         return jax.jit(one)(*jax.tree.map(lambda leaf: leaf[i], batch))
@@ -151,15 +153,15 @@ def test_derivatives_are_those_of_the_plain_twin():
     """Forward and reverse, by every array at once, and the value beside them: twice the roundings
     of one sweep."""
     problem = Problem("R3 2F", (12, 13), 4)
-    kappa, p, other, memory, shot, kept, bars = problem.arrays
+    kappa, p, other, memory, shot, total, bars = problem.arrays
     assert shot is not None
-    at = kappa, p, other, memory, shot.values, kept, bars
+    at = kappa, p, other, memory, shot.values, total, bars
     along = jax.tree.map(problem.noise, at)
 
     def derivatives(results):
-        def f(kappa, p, other, memory, values, kept, bars):
+        def f(kappa, p, other, memory, values, total, bars):
             given = shot._replace(values=values)
-            return results(kappa, p, other, memory, given, kept, bars)
+            return results(kappa, p, other, memory, given, total, bars)
 
         def loss(at):
             return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(f(*at)))

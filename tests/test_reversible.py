@@ -13,7 +13,7 @@ from jax import lax
 import solvers
 from diffsim import Invertible, Reversible, Revolve, StoreAll, scan, simulate
 from diffsim.adjoint.reversible import Drifted
-from diffsim.solver import RetracingSolver, ReversibleSolver, Solver
+from diffsim.solver import RetracingSolver, ReversibleSolver, Solver, added
 from solvers import native
 
 SOLVERS = [
@@ -128,15 +128,19 @@ def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch)
     coefficients, state = solver.coefficients(params), solver.init(params)
     steps, random = len(jax.tree.leaves(forcing)[0]), np.random.default_rng(0)
     bar = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape)), state)
+    _, transpose = jax.vjp(solver.step, coefficients, state, jax.tree.map(lambda s: s[0], forcing))
+    total = transpose(bar)[0]
 
     def there_and_back(state, forcing_n):
         new = solver.step(coefficients, state, forcing_n)
-        kept = solver.keep(coefficients, state, new)
-        back, *bars = solver.retrace(coefficients, new, forcing_n, kept, bar)
+        traced, kept = solver.trace(coefficients, state, forcing_n)
+        back, *bars = solver.retrace(coefficients, traced, forcing_n, kept, bar, total)
         pulled = solver.pullback(coefficients, state, forcing_n, bar)
-        leaves = zip(*map(jax.tree.leaves, (new, state, back)), strict=True)
+        leaves = zip(*map(jax.tree.leaves, (traced, state, back)), strict=True)
         undone = [(there, here) for given, there, here in leaves if here is not given]
-        return new, (undone, with_derivative(pulled), with_derivative(bars))
+        undone += zip(jax.tree.leaves(new), jax.tree.leaves(traced), strict=True)
+        summed = added(total, pulled[0]), *pulled[1:]
+        return new, (undone, with_derivative(summed), with_derivative(bars))
 
     _, (undone, pulled, bars) = lax.scan(there_and_back, state, forcing, steps)
     assert undone

@@ -45,7 +45,7 @@ def derivable(run: Callable[[Leaves], Any], rule: Rule) -> Callable[[Leaves], An
         moved = [t for t, moving in zip(tangents, moves, strict=True) if moving]
         leaves, tree = jax.tree.flatten(results)
         smooth = [i for i, leaf in enumerate(leaves) if inexact(leaf)]
-        dots = [_zero_tangent(leaf) for leaf in leaves]
+        dots = [zero_tangent(leaf) for leaf in leaves]
         for i, dot in zip(smooth, linear(tangent, transpose, residuals, moved), strict=True):
             dots[i] = dot
         return results, jax.tree.unflatten(tree, dots)
@@ -188,7 +188,7 @@ def inexact(leaf) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 
-def _zero_tangent(leaf):
+def zero_tangent(leaf):
     """What JAX takes for the tangent of an array that has none."""
     if inexact(leaf):
         return jnp.zeros_like(leaf)

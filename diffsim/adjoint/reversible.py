@@ -127,9 +127,10 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     def one(walk, inputs):
         after, consts_bar, carry_bar = walk
         x, y_bar, destroyed = inputs
-        before, *bars, x_bar = back(smooth, consts, after, x, destroyed, carry_bar, y_bar)
-        (more, carry_bar), before = in_turn(bars, before)
-        return (before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
+        bars = consts_bar, carry_bar, y_bar
+        before, *bars, x_bar = back(smooth, consts, after, x, destroyed, *bars)
+        bars, before = in_turn(bars, before)
+        return (before, *bars), x_bar
 
     def stretch(walk, inputs):
         first, start, *inputs = inputs
@@ -157,10 +158,11 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     return bars[0], bars[1], [*_joined(xs_bars), *bars[2]]
 
 
-def _undone(smooth, consts, after, x, destroyed, carry_bar, y_bar):
-    """The carry before a step, and the step's transpose there."""
+def _undone(smooth, consts, after, x, destroyed, consts_bar, carry_bar, y_bar):
+    """The carry before a step, and the step's transpose there, as `SmoothStep.back` gives it."""
     before = smooth.step.undo(consts, after, x, destroyed)
-    return before, *smooth.pull(consts, before, x, carry_bar, y_bar)
+    more, carry_bar, x_bar = smooth.pull(consts, before, x, carry_bar, y_bar)
+    return before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar, x_bar
 
 
 def _walked(smooth, carry):

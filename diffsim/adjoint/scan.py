@@ -12,7 +12,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
-from diffsim.adjoint.linear import inexact
+from diffsim.adjoint.linear import inexact, zero_tangent
 from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.solver import frozen
 
@@ -156,20 +156,21 @@ class Invertible:
 class Retraceable:
     """A step that can be undone and transposed in one go, for ``scan(…, adjoint=Reversible())``.
 
-    ``forward(carry, x) -> (carry, kept)`` is the step with what `back` needs besides the new carry;
-    ``look(carry) -> y`` sees the new carry; ``back(carry, x, kept, carry_bar)`` gives the carry
-    before, and the cotangents of ``consts``, of that carry and of ``x``: None for what has none.
-    ``consts`` are the arrays that `forward` closes over. To every other strategy it is the function
-    ``(carry, x) -> (carry, y)``.
+    ``step(carry, x) -> carry`` is the step, ``trace(carry, x) -> (carry, kept)`` the same with what
+    `back` needs besides the new carry; ``look(carry) -> y`` sees the new carry; ``back(carry, x,
+    kept, carry_bar, total)`` gives the carry before, and the cotangents of ``consts``, added to
+    ``total``, of that carry and of ``x``: None for what has none. ``consts`` are the arrays that
+    the step closes over. To every other strategy it is the function ``(carry, x) -> (carry, y)``.
     """
 
-    forward: Callable[[Any, Any], tuple[Any, Any]]
+    step: Callable[[Any, Any], Any]
+    trace: Callable[[Any, Any], tuple[Any, Any]]
     look: Callable[[Any], Any]
-    back: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
+    back: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
     consts: Any
 
     def __call__(self, carry, x):
-        carry = self.forward(carry, x)[0]
+        carry = self.step(carry, x)
         return carry, self.look(carry)
 
 
@@ -211,44 +212,54 @@ def _invertible(f: Invertible, unflat, carry, slices, consts) -> Step:
 
 def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
     smooth = Split.by_type(carry)
-    of_consts = [c for c in jax.tree.leaves(f.consts) if inexact(c)]
+    known, known_tree = jax.tree.flatten(f.consts)
+    of_known = Split.by_type(known)
+    of_consts, rest = of_known.of(known), [zero_tangent(c) for c in of_known.rest(known)]
 
-    def forward(carry, x):
-        new, kept = f.forward(*unflat(carry, x))
+    def call(carry, x):
+        return tuple(jax.tree.leaves(part) for part in f(*unflat(carry, x)))
+
+    def trace(carry, x):
+        new, kept = f.trace(*unflat(carry, x))
         return tuple(jax.tree.leaves(part) for part in (new, f.look(new), kept))
 
     def look(carry, x):
         new, _ = unflat(carry, x)
         return carry, jax.tree.leaves(f.look(new))
 
-    def back(carry, x, kept, carry_bar):
+    def back(carry, x, kept, carry_bar, total):
         carry, x = unflat(carry, x)
+        kept = jax.tree.unflatten(kept_tree, kept)
         bars = jax.tree.unflatten(jax.tree.structure(carry), smooth.spread(carry_bar))
-        before, *bars = f.back(carry, x, jax.tree.unflatten(kept_tree, kept), bars)
+        total = jax.tree.unflatten(known_tree, of_known.join(total, rest))
+        before, *bars = f.back(carry, x, kept, bars, total)
         found = [[bar for bar in jax.tree.leaves(part) if inexact(bar)] for part in bars]
         return jax.tree.leaves(before), *found
 
-    example = jax.eval_shape(lambda c, x: f.forward(*unflat(c, x))[1], carry, slices)
+    example = jax.eval_shape(lambda c, x: f.trace(*unflat(c, x))[1], carry, slices)
     kept, kept_tree = jax.tree.flatten(example)
-    keeping = lifted(forward, (carry, slices), consts)
+    calling = lifted(call, (carry, slices), consts)
+    keeping = lifted(trace, (carry, slices), consts)
     looking = lifted(look, (carry, slices), consts)
-    retrace = lifted(back, (carry, slices, kept, smooth.of(carry)), consts)
+    types = carry, slices, kept, smooth.of(carry), of_consts
+    retrace = lifted(back, types, consts)
     # what is known to JAX by its value is no argument, and has no cotangent
     places = [next((i for i, c in enumerate(consts) if c is const), None) for const in of_consts]
 
-    def retraced(known, carry, x, kept, carry_bar):
-        before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar)
-        total: dict[int | None, Any] = {}
+    def retraced(known, carry, x, kept, carry_bar, total):
+        first = [None if i is None or i in places[:n] else total[i] for n, i in enumerate(places)]
+        pairs = zip(first, of_consts, strict=True)
+        sums = [jnp.zeros_like(const) if bar is None else bar for bar, const in pairs]
+        before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar, sums)
+        bars: dict[int | None, Any] = {}
         for place, bar in zip(places, found, strict=True):
-            total[place] = total[place] + bar if place in total else bar
-        return before, total, carry_bar, Split.by_type(x).spread(x_bar)
+            bars[place] = bars[place] + bar if place in bars else bar
+        return before, bars, carry_bar, Split.by_type(x).spread(x_bar)
 
-    traced = jax.make_jaxpr(back)(carry, slices, kept, smooth.of(carry)).jaxpr
+    traced = jax.make_jaxpr(back)(*types).jaxpr
     pairs = enumerate(zip(traced.invars, traced.outvars[: len(carry)], strict=False))
     through = tuple(i for i, (given, found) in pairs if given is found)
-    return Step(
-        lambda *args: keeping(*args)[:2], keeping, retrace=retraced, look=looking, through=through
-    )
+    return Step(calling, keeping, retrace=retraced, look=looking, through=through)
 
 
 def lifted(f, args, consts: Leaves):

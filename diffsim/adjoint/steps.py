@@ -31,9 +31,10 @@ class Step:
     # the same, and what `undo` needs besides the new carry
     keeping: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves, Leaves]] | None = None
     undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, destroyed
-    # both undone and transposed, as (consts, carry, x, destroyed, carry_bar) -> carry before it,
-    # bars; and the carry that is handed on as ``look(consts, carry, x)`` sees it
-    retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
+    # both undone and transposed, as (consts, carry, x, destroyed, carry_bar, total) -> carry before
+    # it, bars, those of consts added to the total; what is handed on as ``look(consts, carry, x)``
+    # sees it
+    retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
     look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
     # the leaves of the carry that are not undone but handed through
     through: tuple[int, ...] = ()
@@ -105,15 +106,15 @@ class SmoothStep:
         _, transpose = jax.vjp(lambda *smooth: step(*smooth)[0], *smooth)
         return transpose((carry_bar, y_bar))
 
-    def back(self, consts, after, x, kept, carry_bar, y_bar):
-        """The carry before a step that can be retraced, and the step's transpose there."""
+    def back(self, consts, after, x, kept, consts_bar, carry_bar, y_bar):
+        """The carry before a step that can be retraced, and the step's transpose there, its
+        cotangents of consts added to those so far."""
         seen = replace(self, step=Step(self.step.look))  # pyright: ignore[reportArgumentType]
         seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
         retrace: Any = self.step.retrace
-        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar)
-        bars = self.consts.of([found.get(i) for i in range(len(consts))])
-        pairs = zip(seen_bar, bars, strict=True)
-        total = [a if b is None else a + b for a, b in pairs]
+        total = self.consts.spread([a + b for a, b in zip(consts_bar, seen_bar, strict=True)])
+        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar, total)
+        total = self.consts.of([found.get(i, bar) for i, bar in enumerate(total)])
         return before, total, carry_bar, self.xs.of(x_bar)
 
     def zeros(self, consts, xs):
@@ -140,12 +141,13 @@ class SmoothStep:
             after, consts_bar, carry_bar = walk
             x, y_bar = take(xs, start + i), take(ys_bar, start + i)
             if walks:
-                kept = take(trail.kept, i)
-                before, *bars, x_bar = self.back(consts, after, x, kept, carry_bar, y_bar)
-                (more, carry_bar), after = in_turn(bars, before)
+                bars = consts_bar, carry_bar, y_bar
+                before, *bars, x_bar = self.back(consts, after, x, take(trail.kept, i), *bars)
+                (consts_bar, carry_bar), after = in_turn(bars, before)
             else:
                 more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
-            return (after, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar), x_bar
+                consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
+            return (after, consts_bar, carry_bar), x_bar
 
         walk = trail.end if walks else None, consts_bar, carry_bar
         (_, consts_bar, carry_bar), x_bar = lax.scan(

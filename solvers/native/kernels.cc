@@ -153,15 +153,20 @@ T* started_as(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results
   return static_cast<T*>(started(args, from, results, to));
 }
 
-// κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …
+// κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …, and if there is one result
+// more the layers' raw gains
 template <typename T, int NDIM, int HALF>
 ffi::Error leap_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
                    ffi::RemainingRets results) {
   T* other = started_as<T>(args, 2, results, 0);
+  const size_t last = 1 + 2 * problem.layers.size();
+  T* kept = results.size() > last ? result<T>(results, last) : nullptr;
   size_t from = 6, to = 1;
   for (auto& layer : problem.layers) {
     layer.psi = started_as<T>(args, from++, results, to++);
     layer.zeta = started_as<T>(args, from++, results, to++);
+    layer.kept = kept;
+    if (kept) kept += problem.size_across(layer);
   }
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
   take_away(problem, windows<T>(args, 3, 4), argument<T>(args, 5), other);
@@ -193,45 +198,31 @@ ffi::Error transpose_of(Threads& threads, Problem<T>& problem, ffi::RemainingArg
   return ffi::Error::Success();
 }
 
-// κ, p, p', p̄', p̄°', sources' starts, weights and values, kept gains, ψ̄, ζ̄, … -> p°, p̄°, p̄, κ̄,
-// room, what the sources felt, ψ̄, ζ̄, …
+// κ, p, p', p̄', p̄°', κ̄, sources' starts, weights and values, kept gains, ψ̄, ζ̄, … -> p°, p̄°, p̄,
+// κ̄ with that of this step, room, what the sources felt, ψ̄, ζ̄, …
 template <typename T, int NDIM, int HALF>
 ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
                       ffi::RemainingRets results) {
   T* other = started_as<T>(args, 2, results, 0);
   T* after = started_as<T>(args, 3, results, 1);
   T* bar = started_as<T>(args, 4, results, 2);
-  T* kept = argument<T>(args, 8);
-  size_t from = 9, to = 6;
+  T* picture = started_as<T>(args, 5, results, 3);
+  T* kept = argument<T>(args, 9);
+  size_t from = 10, to = 6;
   for (auto& layer : problem.layers) {
     layer.kept = kept;
     kept += problem.size_across(layer);
     layer.psi_bar = started_as<T>(args, from++, results, to++);
     layer.zeta_bar = started_as<T>(args, from++, results, to++);
   }
-  T *picture = result<T>(results, 3), *room = result<T>(results, 4);
+  T* room = result<T>(results, 4);
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
   unmirror(problem, after);
-  const auto sources = windows<T>(args, 5, 6);
+  const auto sources = windows<T>(args, 6, 7);
   copy_out(problem, sources, after, result<T>(results, 5));
-  take_away(problem, sources, argument<T>(args, 7), other);
+  take_away(problem, sources, argument<T>(args, 8), other);
   CHOICES((transpose<T, NDIM, HALF, true>(threads, problem, kappa, p, after, bar, picture, room,
                                           other)));
-  return ffi::Error::Success();
-}
-
-// ψ, ζ, … -> kept gains
-template <typename T, int, int>
-ffi::Error keep_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
-                   ffi::RemainingRets results) {
-  T* kept = result<T>(results, 0);
-  size_t from = 0;
-  for (auto& layer : problem.layers) {
-    layer.psi = argument<T>(args, from++), layer.zeta = argument<T>(args, from++);
-    layer.kept = kept;
-    kept += problem.size_across(layer);
-  }
-  CHOICES((keep<T>(threads, problem)));
   return ffi::Error::Success();
 }
 
@@ -270,7 +261,6 @@ ffi::Error keep_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs arg
 
 HANDLER(leap, leap_of)
 HANDLER(transpose, transpose_of)
-HANDLER(keep, keep_of)
 HANDLER(retrace, retrace_of)
 
 }  // namespace
@@ -292,5 +282,4 @@ HANDLER(retrace, retrace_of)
 
 EXPORT(leap);
 EXPORT(transpose);
-EXPORT(keep);
 EXPORT(retrace);

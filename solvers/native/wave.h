@@ -3,6 +3,9 @@
 // The arithmetic of solvers/constant_density.py, to which a test holds it; read it first. This file
 // is included once for each instruction set, in a namespace of its own, with VECTOR bytes a vector.
 
+// What no number of axes changes is compiled once for all of them.
+#define ALONE __attribute__((noinline))
+
 constexpr int kRows = 4;  // that share what a stencil reads across them
 constexpr int64_t kLanes = 256;  // values of a row that cross a layer together
 
@@ -123,224 +126,264 @@ struct Pull {
   }
 };
 
-// κ̄ = p̄' ∇²p, added to what leading layers have put there if `more`.
+// κ̄ + p̄' ∇²p, over κ̄.
 template <typename T>
 struct Picture {
   const T* after;
   T* picture;
   int64_t row;
-  bool more[kRows];
   void wide(int r, int64_t i, const Vector<T>& bend) const {
     const int64_t at = r * row + i;
-    Vector<T> value = load(after + at) * bend;
-    if (more[r]) value += load(picture + at);
-    store(picture + at, value);
+    store(picture + at, load(picture + at) + load(after + at) * bend);
   }
-  void one(int r, int64_t i, T bend) const {
-    const int64_t at = r * row + i;
-    picture[at] = after[at] * bend + (more[r] ? picture[at] : 0);
-  }
+  void one(int r, int64_t i, T bend) const { picture[r * row + i] += after[r * row + i] * bend; }
 };
 
 // --- layers
 
+// How values are read and written: one by one, or a vector of them.
+template <typename T>
+struct One {
+  T operator()(const T* from, int64_t i) const { return from[i]; }
+  void put(T* to, int64_t i, T value) const { to[i] = value; }
+};
+
+template <typename T>
+struct Many {
+  Vector<T> operator()(const T* from, int64_t i) const { return load(from + i); }
+  void put(T* to, int64_t i, const Vector<T>& values) const { store(to + i, values); }
+};
+
+// put(at, i, make(at, i)) for i from `first` on, which may work in place: the last vector overlaps
+// the one before, so it is made before anything is put.
+template <typename T, typename Work>
+inline void each(int64_t first, int64_t end, const Work& work) {
+  constexpr int64_t kWide = VECTOR / sizeof(T);
+  const auto& [make, put] = work;
+  if (end - first < kWide) {
+    const One<T> at;
+    for (int64_t i = first; i < end; ++i) put(at, i, make(at, i));
+    return;
+  }
+  const Many<T> at;
+  const auto last = make(at, end - kWide);
+  for (int64_t i = first; i < end - kWide; i += kWide) put(at, i, make(at, i));
+  put(at, end - kWide, last);
+}
+
 // Lines that cross a layer side by side. Across the last axis there is one, contiguous.
 template <bool LAST>
 struct Lines {
-  int64_t field, memory, lanes;  // strides across the layer; lines
+  int64_t field, memory, count;  // strides across the layer; lines
 
   int64_t in_field(int64_t i) const { return LAST ? i : i * field; }
   int64_t in_memory(int64_t i) const { return LAST ? i : i * memory; }
-  int64_t aside(int64_t i) const { return LAST ? i : i * kLanes; }
-  int64_t room(int64_t count) const { return LAST ? count + 16 : count * kLanes; }
+  static int64_t aside(int64_t i) { return LAST ? i : i * kLanes; }
 
-  // at(i)(lane) for all i from `first` on and all lines; what at(i) has looked up holds for a row.
-  // Across the last axis the places along the layer are what `lane` counts.
-  template <typename At>
-  void each(int64_t first, int64_t end, const At& at) const {
+  // `each` at the places from `first` on, for all lines; work(i) is what is done at place i.
+  // Across the last axis the places along the layer are what `each` counts.
+  template <typename T, typename Work>
+  void over(int64_t first, int64_t end, const Work& work) const {
     if constexpr (LAST) {
-      const auto work = at(0);
-#pragma GCC ivdep
-      for (int64_t i = first; i < end; ++i) work(i);
+      each<T>(first, end, work(0));
+    } else {
+      for (int64_t i = first; i < end; ++i) each<T>(0, count, work(i));
+    }
+  }
+
+  // Zeros aside, at the places from `first` on.
+  template <typename T>
+  void clear(T* values, int64_t first, int64_t end) const {
+    if constexpr (LAST) {
+      std::fill(values + first, values + end, T(0));
     } else {
       for (int64_t i = first; i < end; ++i) {
-        const auto work = at(i);
-        const int64_t count = lanes;
-#pragma GCC ivdep
-        for (int64_t lane = 0; lane < count; ++lane) work(lane);
+        std::fill(values + aside(i), values + aside(i) + count, T(0));
       }
     }
   }
 };
 
-// A row of a layer's recursion where `Lines::each` asks for it.
+// A layer's profile where `Lines::over` works.
 template <typename T, bool LAST>
-struct Along {
+struct Profile {
   const T* row;
   T value;
-  Along(const T* values, int64_t i) : row(values), value(LAST ? 0 : values[i]) {}
-  T operator[](int64_t lane) const { return LAST ? row[lane] : value; }
+  Profile(const T* values, int64_t i) : row(values), value(LAST ? 0 : values[i]) {}
+  template <typename At>
+  auto operator()(const At& at, int64_t l) const {
+    if constexpr (LAST) return at(row, l);
+    if constexpr (!LAST) return value;
+  }
+};
+
+template <typename V>
+struct Two {
+  V a, b;
+};
+
+template <typename V>
+struct Three {
+  V a, b, c;
 };
 
 // Room aside for a layer's raw gain, with zeros around.
 template <int HALF, typename T, bool LAST>
 T* room_for_gain(const Layer<T>& layer, const Lines<LAST>& lines) {
-  const int64_t w = layer.width, rim = 2 * (HALF - 1);
-  T* gain = scratch<T>(lines.room(w + 1 + 2 * rim), 0) + lines.aside(rim);
-  const auto nothing = [&](int64_t i) {
-    T* to = gain + lines.aside(i);
-    return [=](int64_t l) { to[l] = 0; };
-  };
-  lines.each(-rim, 0, nothing);
-  lines.each(w + 1, w + 1 + rim, nothing);
+  const int64_t end = layer.width + 1, rim = 2 * (HALF - 1);
+  T* gain = scratch<T>(lines.aside(end + 2 * rim), 0) + lines.aside(rim);
+  lines.clear(gain, -rim, 0);
+  lines.clear(gain, end, end + rim);
   return gain;
 }
 
-// The raw gain ∂ψ' + ζ' of a layer, put aside. `p` points at the layer's first node, `psi` and
-// `zeta` at the memory before the step, which is replaced if `keep`.
-template <int HALF, typename T, bool LAST>
-T* raw_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* p, T* psi, T* zeta,
-            bool keep) {
-  const int64_t w = layer.width, one = LAST ? 1 : lines.field;
+// The raw gain ∂ψ' + ζ' of a layer, put aside, and in `kept` if that is there. `p` points at the
+// layer's first node, `psi` and `zeta` at the memory before the step, which is replaced if KEEP.
+template <int HALF, bool KEEP, typename T, bool LAST>
+ALONE T* raw_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* p, T* psi, T* zeta,
+            T* kept) {
+  const int64_t w = layer.width, one = LAST ? 1 : lines.field, next = LAST ? 1 : lines.memory;
   T* gain = room_for_gain<HALF>(layer, lines);
-  T* after = scratch<T>(lines.room(w + 2), 1);
-  lines.each(0, w + 2, [=](int64_t i) {
-    const T *psi_i = psi + lines.in_memory(i), *p_i = p + lines.in_field(i);
-    const Along<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
-    T* to = after + lines.aside(i);
-    return [=](int64_t l) { to[l] = b[l] * psi_i[l] + a[l] * (p_i[l] - p_i[l - one]); };
+  const auto at_last = [=](int64_t i) {
+    T* psi_i = psi + lines.in_memory(i);
+    const T* p_i = p + lines.in_field(i);
+    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
+    return std::pair(
+        [=](const auto& at, int64_t l) {
+          return b(at, l) * at(psi_i, l) + a(at, l) * (at(p_i, l) - at(p_i, l - one));
+        },
+        [=](const auto& at, int64_t l, const auto& value) { at.put(psi_i, l, value); });
+  };
+  lines.template over<T>(0, w + 1, [=](int64_t i) {
+    T *psi_i = psi + lines.in_memory(i), *zeta_i = zeta + lines.in_memory(i);
+    T *kept_i = kept ? kept + lines.in_memory(i) : nullptr, *gain_i = gain + lines.aside(i);
+    const T* p_i = p + lines.in_field(i);
+    const Profile<T, LAST> a_here{layer.a_half, i}, b_here{layer.b_half, i};
+    const Profile<T, LAST> a_next{layer.a_half + 1, i}, b_next{layer.b_half + 1, i};
+    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
+    return std::pair(
+        [=](const auto& at, int64_t l) {
+          const auto before = at(p_i, l) - at(p_i, l - one), behind = at(p_i, l + one) - at(p_i, l);
+          const auto here = b_here(at, l) * at(psi_i, l) + a_here(at, l) * before;
+          const auto there = b_next(at, l) * at(psi_i, l + next) + a_next(at, l) * behind;
+          const auto change = there - here;
+          const auto zeta = b(at, l) * at(zeta_i, l) + a(at, l) * ((behind - before) + change);
+          return Three<std::decay_t<decltype(zeta)>>{here, zeta, change + zeta};
+        },
+        [=](const auto& at, int64_t l, const auto& v) {
+          if (KEEP) at.put(psi_i, l, v.a), at.put(zeta_i, l, v.b);
+          if (kept_i) at.put(kept_i, l, v.c);
+          at.put(gain_i, l, v.c);
+        });
   });
-  lines.each(0, w + 1, [=](int64_t i) {
-    T *zeta_i = zeta + lines.in_memory(i), *to = gain + lines.aside(i);
-    const T *p_i = p + lines.in_field(i), *psi_i = after + lines.aside(i);
-    const Along<T, LAST> a{layer.a, i}, b{layer.b, i};
-    return [=](int64_t l) {
-      const T twice = (p_i[l + one] - p_i[l]) - (p_i[l] - p_i[l - one]);
-      const T change = psi_i[l + (LAST ? 1 : kLanes)] - psi_i[l];
-      const T zeta = b[l] * zeta_i[l] + a[l] * (twice + change);
-      to[l] = change + zeta;
-      if (keep) zeta_i[l] = zeta;
-    };
-  });
-  if (keep) {
-    lines.each(0, w + 2, [=](int64_t i) {
-      T* to = psi + lines.in_memory(i);
-      const T* from = after + lines.aside(i);
-      return [=](int64_t l) { to[l] = from[l]; };
-    });
-  }
+  if (KEEP) lines.template over<T>(w + 1, w + 2, at_last);
   return gain;
 }
 
 // The raw gain that was kept, put aside.
 template <int HALF, typename T, bool LAST>
-T* kept_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept) {
+ALONE T* kept_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept) {
   T* gain = room_for_gain<HALF>(layer, lines);
-  lines.each(0, layer.width + 1, [=](int64_t i) {
+  lines.template over<T>(0, layer.width + 1, [=](int64_t i) {
     const T* from = kept + lines.in_memory(i);
     T* to = gain + lines.aside(i);
-    return [=](int64_t l) { to[l] = from[l]; };
+    return std::pair([=](const auto& at, int64_t l) { return at(from, l); },
+                     [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
   return gain;
 }
 
-// A raw gain from the memory after a step, where it is to be kept.
-template <typename T, bool LAST>
-void keep_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* psi, const T* zeta,
-               T* kept) {
-  const int64_t one = LAST ? 1 : lines.memory;
-  lines.each(0, layer.width + 1, [=](int64_t i) {
-    const int64_t at = lines.in_memory(i);
-    return [=](int64_t l) { kept[at + l] = psi[at + l + one] - psi[at + l] + zeta[at + l]; };
-  });
-}
-
-// P of values put aside, around one of them.
-template <int HALF, bool LAST, typename T>
-inline T smoothed(const std::array<T, kHalf>& weights, const T* at) {
-  T sum = weights[0] * at[0];
+// P of values put aside, `by` apart, around one of them.
+template <int HALF, typename T, typename At>
+inline auto smoothed(const std::array<T, kHalf>& weights, const At& at, const T* from, int64_t l,
+                     int64_t by) {
+  std::decay_t<decltype(at(from, l))> sum = weights[0] * at(from, l);
 #pragma GCC unroll 4
-  for (int k = 1; k < HALF; ++k) {
-    const int64_t by = k * (LAST ? 1 : kLanes);
-    sum += weights[k] * (at[-by] + at[by]);
-  }
+  for (int k = 1; k < HALF; ++k) sum += weights[k] * (at(from, l - k * by) + at(from, l + k * by));
   return sum;
 }
 
-// Add P of a layer's raw gain, times the field `scale`, to `field`, or take it away.
+// Add P of a layer's raw gain, times the field `scale` and a sign, to `field`.
 template <int HALF, typename T, bool LAST>
-void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines, const T* gain,
+ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines, const T* gain,
               T sign, const T* scale, T* field) {
-  const int64_t reach = HALF - 1;
+  const int64_t reach = HALF - 1, by = lines.aside(1);
   const int64_t first = layer.low ? 0 : -reach, end = layer.width + 1 + (layer.low ? reach : 0);
   const T factor = sign * wave.over[layer.axis];
   const auto weights = wave.smooth;
-  lines.each(first, end, [=](int64_t i) {
+  lines.template over<T>(first, end, [=](int64_t i) {
     const T *gain_i = gain + lines.aside(i), *scale_i = scale + lines.in_field(i);
     T* to = field + lines.in_field(i);
-    return [=](int64_t l) {
-      to[l] += factor * scale_i[l] * smoothed<HALF, LAST>(weights, gain_i + l);
-    };
+    return std::pair(
+        [=](const auto& at, int64_t l) {
+          const auto sum = smoothed<HALF>(weights, at, gain_i, l, by);
+          return at(to, l) + factor * at(scale_i, l) * sum;
+        },
+        [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
 }
 
 // The transpose of a layer's recursion: its memory's cotangents, and what it adds to p̄.
 template <int HALF, typename T, bool LAST>
-void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
+ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
                      const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar) {
-  const int64_t w = layer.width, reach = HALF - 1, room = lines.room(w + 5 + 2 * reach);
-  const int64_t one = LAST ? 1 : kLanes;
-  T* felt = scratch<T>(4 * room, 2) + lines.aside(reach + 1);
+  const int64_t w = layer.width, reach = HALF - 1, room = lines.aside(w + 5 + 2 * reach);
+  const int64_t one = lines.aside(1);
+  T* felt = scratch<T>(4 * room, 1) + lines.aside(reach + 1);
   T *bends = felt + room, *curls = bends + room, *firsts = curls + room;
-  const auto nothing = [=](T* where) {
-    return [=](int64_t i) {
-      T* to = where + lines.aside(i);
-      return [=](int64_t l) { to[l] = 0; };
-    };
-  };
   const int64_t first = layer.low ? 0 : -reach, end = w + 1 + (layer.low ? reach : 0);
-  lines.each(-reach, first, nothing(felt));
-  lines.each(end, w + 1 + reach, nothing(felt));
-  lines.each(first, end, [=](int64_t i) {
+  lines.clear(felt, -reach, first);
+  lines.clear(felt, end, w + 1 + reach);
+  for (T* ends : {bends, curls}) {
+    lines.clear(ends, -1, 0);
+    lines.clear(ends, w + 1, w + 2);
+  }
+  lines.clear(firsts, -1, 0);
+  lines.clear(firsts, w + 2, w + 3);
+  lines.template over<T>(first, end, [=](int64_t i) {
     const T *kappa_i = kappa + lines.in_field(i), *after_i = after + lines.in_field(i);
     T* to = felt + lines.aside(i);
-    return [=](int64_t l) { to[l] = kappa_i[l] * after_i[l]; };
+    return std::pair([=](const auto& at, int64_t l) { return at(kappa_i, l) * at(after_i, l); },
+                     [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
-  for (T* ends : {bends, curls}) {
-    lines.each(-1, 0, nothing(ends));
-    lines.each(w + 1, w + 2, nothing(ends));
-  }
-  lines.each(-1, 0, nothing(firsts));
-  lines.each(w + 2, w + 3, nothing(firsts));
   const T over = wave.over[layer.axis];
   const auto weights = wave.smooth;
-  lines.each(0, w + 1, [=](int64_t i) {
-    const Along<T, LAST> a{layer.a, i}, b{layer.b, i};
+  lines.template over<T>(0, w + 1, [=](int64_t i) {
+    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
     const T* felt_i = felt + lines.aside(i);
     T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
     T* zeta_i = zeta_bar + lines.in_memory(i);
-    return [=](int64_t l) {
-      const T sum = over * smoothed<HALF, LAST>(weights, felt_i + l);
-      const T zeta = zeta_i[l] + sum;
-      curl[l] = a[l] * zeta;
-      bend[l] = sum + a[l] * zeta;
-      zeta_i[l] = b[l] * zeta;
-    };
+    return std::pair(
+        [=](const auto& at, int64_t l) {
+          const auto sum = over * smoothed<HALF>(weights, at, felt_i, l, one);
+          const auto zeta = at(zeta_i, l) + sum;
+          const auto curl = a(at, l) * zeta;
+          return Three<std::decay_t<decltype(zeta)>>{curl, sum + curl, b(at, l) * zeta};
+        },
+        [=](const auto& at, int64_t l, const auto& v) {
+          at.put(curl, l, v.a), at.put(bend, l, v.b), at.put(zeta_i, l, v.c);
+        });
   });
-  lines.each(0, w + 2, [=](int64_t i) {
-    const Along<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
+  lines.template over<T>(0, w + 2, [=](int64_t i) {
+    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
     const T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
     T *psi_i = psi_bar + lines.in_memory(i), *to = firsts + lines.aside(i);
-    return [=](int64_t l) {
-      const T psi = psi_i[l] + (bend[l - one] - bend[l]);
-      to[l] = a[l] * psi + (curl[l - one] - curl[l]);
-      psi_i[l] = b[l] * psi;
-    };
+    return std::pair(
+        [=](const auto& at, int64_t l) {
+          const auto psi = at(psi_i, l) + (at(bend, l - one) - at(bend, l));
+          const auto first = a(at, l) * psi + (at(curl, l - one) - at(curl, l));
+          return Two<std::decay_t<decltype(psi)>>{first, b(at, l) * psi};
+        },
+        [=](const auto& at, int64_t l, const auto& v) {
+          at.put(to, l, v.a), at.put(psi_i, l, v.b);
+        });
   });
-  lines.each(-1, w + 2, [=](int64_t i) {
+  lines.template over<T>(-1, w + 2, [=](int64_t i) {
     const T* from = firsts + lines.aside(i);
     T* to = bar + lines.in_field(i);
-    return [=](int64_t l) { to[l] += from[l] - from[l + one]; };
+    return std::pair(
+        [=](const auto& at, int64_t l) { return at(to, l) + (at(from, l) - at(from, l + one)); },
+        [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
 }
 
@@ -349,34 +392,44 @@ struct Start {
   int64_t field, psi, zeta;
 };
 
-// work(layer, lines, start) for all lines across the layers of a leading axis, shared out. Layers at
+// How many pieces of lines cross the layers of a leading axis: in one sheet, and sheets. The lines
+// of the second of three axes lie in sheets of their own; all others in those of the axis between.
+template <typename T>
+int64_t pieces(const Wave<T>& wave) {
+  return (wave.n[wave.last()] + kLanes - 1) / kLanes;
+}
+
+template <typename T>
+int64_t sheets(const Wave<T>& wave, int axis) {
+  return wave.ndim == 3 ? wave.n[1 - axis] : 1;
+}
+
+// work(layer, lines, start) for a piece of the lines across the layers of a leading axis. Those at
 // both ends of a line are one thread's: on a small grid their gains overlap.
 template <typename T, typename Work>
-void across(Threads& threads, const Wave<T>& wave, int axis, const Work& work) {
+void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const Work& work) {
+  const int64_t n = wave.n[wave.last()], x = piece * kLanes;
+  const bool inner = wave.ndim == 3 && axis == 0;  // its lines lie side by side in each sheet
+  for (const auto& layer : wave.layers) {
+    if (layer.axis != axis) continue;
+    const Lines<false> lines{wave.stride[axis], inner ? wave.n[1] * n : n, std::min(kLanes, n - x)};
+    Start start{layer.first * wave.stride[axis] + wave.half + x, x, x};
+    if (wave.ndim == 3) start.field += (wave.half + sheet) * wave.stride[1 - axis];
+    start.psi += sheet * n * (inner ? 1 : layer.width + 2);
+    start.zeta += sheet * n * (inner ? 1 : layer.width + 1);
+    work(layer, lines, start);
+  }
+}
+
+// `across` for the first of three axes, shared out.
+template <typename T, typename Work>
+void across_planes(Threads& threads, const Wave<T>& wave, const Work& work) {
   bool any = false;
-  for (const auto& layer : wave.layers) any |= layer.axis == axis;
+  for (const auto& layer : wave.layers) any |= layer.axis == 0;
   if (!any) return;
-  const int last = wave.last();
-  const int other = wave.ndim == 3 ? 1 - axis : -1;
-  const int64_t n = wave.n[last], pieces = (n + kLanes - 1) / kLanes;
-  const int64_t rows = other < 0 ? 1 : wave.n[other];
-  threads.share(rows * pieces, 1, [&](int64_t first, int64_t end) {
-    for (int64_t item = first; item < end; ++item) {
-      const int64_t j = item / pieces, x = item % pieces * kLanes;
-      for (const auto& layer : wave.layers) {
-        if (layer.axis != axis) continue;
-        const int64_t beside = other < 0 ? 1 : wave.n[other];
-        const bool outer = other < axis;  // the other axis varies slower
-        Lines<false> lines{wave.stride[axis], outer ? n : beside * n, std::min(kLanes, n - x)};
-        const int64_t sheet = outer ? j * n : 0, line = (outer || other < 0 ? 0 : j * n) + x;
-        Start start;
-        start.field = layer.first * wave.stride[axis] + wave.half + x;
-        if (other >= 0) start.field += (wave.half + j) * wave.stride[other];
-        start.psi = (other < 0 ? 0 : sheet * (layer.width + 2)) + line;
-        start.zeta = (other < 0 ? 0 : sheet * (layer.width + 1)) + line;
-        work(layer, lines, start);
-      }
-    }
+  const int64_t count = pieces(wave);
+  threads.share(sheets(wave, 0) * count, 1, [&](int64_t first, int64_t end) {
+    for (int64_t i = first; i < end; ++i) across(wave, 0, i / count, i % count, work);
   });
 }
 
@@ -392,35 +445,88 @@ inline void ends(const Wave<T>& wave, int64_t number, int64_t row, const Work& w
 
 // --- sweeps
 
-// Rows of a field, shared out: inner(row, number, count) for up to kRows rows without the halo,
-// outer(first, end) for values in it. `row` is where the first one starts, `number` counts rows
-// without the halo. What lies before and behind a row is its own thread's, for the layers at its
-// ends reach into it; between two rows of one thread it is one stretch.
-template <typename T, int NDIM, typename Inner, typename Outer>
-void rows(Threads& threads, const Wave<T>& wave, const Inner& inner, const Outer& outer) {
+// The rows of a plane in groups: those that a layer of the axis before the last one adds to are one
+// group, its own thread's, and the others kRows each.
+struct Groups {
+  int64_t n, low, high;  // rows; those of the layers at both ends
+
+  template <typename T>
+  explicit Groups(const Wave<T>& wave) : n(wave.ndim > 1 ? wave.n[wave.ndim - 2] : 1), low(0), high(0) {
+    for (const auto& layer : wave.layers) {
+      if (wave.ndim > 1 && layer.axis == wave.ndim - 2) {
+        (layer.low ? low : high) = layer.width + 1 + wave.half;
+      }
+    }
+    if (low + high >= n) low = low + high > 0 ? n : 0, high = 0;
+  }
+
+  int64_t between() const { return (n - low - high + kRows - 1) / kRows; }
+  int64_t count() const { return (low > 0) + between() + (high > 0); }
+  bool layered(int64_t group) const {
+    return (low > 0 && group == 0) || (high > 0 && group == count() - 1);
+  }
+  // the first of its rows
+  int64_t first(int64_t group) const {
+    if (group == count()) return n;
+    if (low > 0) --group;
+    return group < 0 ? 0 : std::min(low + group * kRows, n - high);
+  }
+};
+
+// Rows of a field, shared out: layered(plane) before those that layers of the axis before the last
+// one add to, inner(row, number, count) for up to kRows rows without the halo, outer(first, end) for
+// values in it. `row` is where the first one starts, `number` counts rows without the halo. What
+// lies before and behind a row is its own thread's, for the layers at its ends reach into it;
+// between two rows of one thread it is one stretch.
+template <typename T, int NDIM, typename Layered, typename Inner, typename Outer>
+void rows(Threads& threads, const Wave<T>& wave, const Layered& layered, const Inner& inner,
+          const Outer& outer) {
   const int64_t half = wave.half, stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
-  const int64_t n = NDIM > 1 ? wave.n[NDIM - 2] : 1, rim = NDIM > 1 ? half : 0;
-  const int64_t groups = (n + kRows - 1) / kRows, planes = NDIM > 2 ? wave.full(0) : 1;
+  const Groups groups(wave);
+  const int64_t n = groups.n, rim = NDIM > 1 ? half : 0, planes = NDIM > 2 ? wave.full(0) : 1;
   const int64_t size = stride * (n + 2 * rim), width = wave.n[NDIM - 1];
-  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows));
-  threads.share(planes * groups, least, [&](int64_t begin, int64_t stop) {
+  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows)), count = groups.count();
+  const auto some = [&](int64_t start, int64_t number, int64_t first, int64_t end) {
+    const int64_t begin = start + (first + rim) * stride, stop = start + (end + rim) * stride;
+    outer(first > 0 ? begin : start, begin + half);
+    for (int64_t at = begin + half + width; at < stop; at += stride) {
+      const int64_t next = at + half;
+      outer(at, next < stop ? next + half : end < n ? next : start + size);
+    }
+    inner(begin, number + first, end - first);
+  };
+  threads.share(planes * count, least, [&](int64_t begin, int64_t stop) {
     for (int64_t item = begin; item < stop; ++item) {
-      const int64_t plane = item / groups, group = item % groups, start = plane * size;
-      const bool deep = NDIM < 3 || (plane >= half && plane < half + wave.n[0]);
-      if (!deep) {
+      const int64_t plane = item / count, group = item % count, start = plane * size;
+      const int64_t deep = NDIM > 2 ? plane - half : 0;
+      if (deep < 0 || (NDIM > 2 && deep >= wave.n[0])) {
         if (group == 0) outer(start, start + size);
         continue;
       }
-      const int64_t first = rim + group * kRows, end = std::min(first + kRows, rim + n);
-      outer(start + (group > 0 ? first * stride : 0), start + first * stride + half);
-      for (int64_t row = first; row < end; ++row) {
-        const int64_t at = start + row * stride + half + width, next = at + half;
-        outer(at, row < end - 1 ? next + half : group < groups - 1 ? next : start + size);
+      if (groups.layered(group)) layered(deep, group == 0);
+      const int64_t end = groups.first(group + 1);
+      for (int64_t row = groups.first(group); row < end; row += kRows) {
+        some(start, deep * n, row, std::min(row + kRows, end));
       }
-      const int64_t number = (NDIM > 2 ? (plane - half) * n : 0) + first - rim;
-      inner(start + first * stride, number, end - first);
     }
   });
+}
+
+// `rows` with work(layer, lines, start) for the layers of all leading axes before them.
+template <typename T, int NDIM, typename Work, typename Inner, typename Outer>
+void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, const Inner& inner,
+                     const Outer& outer) {
+  if (NDIM == 3) across_planes(threads, wave, work);
+  const int64_t count = pieces(wave);
+  const bool both = Groups(wave).high == 0;  // or one layer alone
+  const auto layered = [&](int64_t plane, bool low) {
+    for (int64_t piece = 0; piece < count; ++piece) {
+      across(wave, std::max(0, NDIM - 2), plane, piece, [&](const auto& layer, const auto&... at) {
+        if (both || layer.low == low) work(layer, at...);
+      });
+    }
+  };
+  rows<T, NDIM>(threads, wave, layered, inner, outer);
 }
 
 // ∇²u of up to kRows rows, as `bend` gives it; use(first) is what takes it from that row on.
@@ -434,17 +540,16 @@ inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& us
   for (int64_t r = 0; r < count; ++r) bend<NDIM, HALF, 1>(wave, u + r * stride, uses(r));
 }
 
-// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it.
+// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it; their raw gains where
+// they are to be kept.
 template <typename T, int NDIM, int HALF>
 void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* other) {
   const auto add = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const T* gain = raw_gain<HALF>(layer, lines, p + at.field, layer.psi + at.psi,
-                                   layer.zeta + at.zeta, true);
+    const T* gain =
+        raw_gain<HALF, true>(layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
+                             layer.kept ? layer.kept + at.zeta : nullptr);
     add_gain<HALF>(wave, layer, lines, gain, sign, kappa + at.field, other + at.field);
   };
-  for (int axis = 0; axis < wave.last(); ++axis) {
-    across(threads, wave, axis, [&](const auto&... where) { add(where..., T(-1)); });
-  }
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
@@ -456,24 +561,12 @@ void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* 
       ends(wave, number + r, row + r * stride, [&](const auto&... where) { add(where..., T(1)); });
     }
   };
-  rows<T, NDIM>(threads, wave, inner, [&](int64_t first, int64_t end) {
+  const auto leading = [&](const auto&... where) { add(where..., T(-1)); };
+  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) other[i] = 2 * p[i] - other[i];
   });
   mirror(wave, other);
-}
-
-// ∂ψ' + ζ' of all layers, where they are to be kept.
-template <typename T>
-void keep(Threads& threads, const Wave<T>& wave) {
-  const auto one = [&](const auto& layer, const auto& lines, Start at) {
-    keep_gain(layer, lines, layer.psi + at.psi, layer.zeta + at.zeta, layer.kept + at.zeta);
-  };
-  for (int axis = 0; axis < wave.last(); ++axis) across(threads, wave, axis, one);
-  const int64_t number = wave.size_without_halo() / wave.n[wave.last()];
-  threads.share(number, 64, [&](int64_t first, int64_t end) {
-    for (int64_t row = first; row < end; ++row) ends(wave, row, 0, one);
-  });
 }
 
 // Where a row, by its number, lies along a leading axis: in the field.
@@ -481,18 +574,6 @@ template <typename T>
 int64_t place(const Wave<T>& wave, int64_t number, int axis) {
   const int64_t n = wave.n[wave.ndim - 2];
   return wave.half + (axis == wave.ndim - 2 ? number % n : number / n);
-}
-
-// Whether layers across a leading axis add to a row.
-template <typename T>
-bool touched(const Wave<T>& wave, int64_t number) {
-  const int64_t reach = wave.half - 1;
-  for (const auto& layer : wave.layers) {
-    if (layer.axis == wave.last()) continue;
-    const int64_t at = place(wave, number, layer.axis) - layer.first;
-    if (at >= -reach && at <= layer.width + reach) return true;
-  }
-  return false;
 }
 
 // The share of ∇²(κ p̄') that a row gets: half on each wall that it lies on.
@@ -505,12 +586,14 @@ T share_of(const Wave<T>& wave, int64_t number) {
   return share;
 }
 
-// κ p̄' with twice its value on walls, and its images.
+// κ p̄' with twice its value on walls, and its images; zeros in κ̄, where that is no sum yet.
 template <typename T>
-void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product) {
+void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product,
+            T* picture) {
   threads.share(wave.full(0) * wave.stride[0], 16384, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) product[i] = kappa[i] * after[i];
+    if (picture) std::fill(picture + first, picture + end, T(0));
   });
   for (const Wall& wall : wave.walls) {
     const int64_t inner = wave.stride[wall.axis], size = wave.full(wall.axis) * inner;
@@ -521,7 +604,7 @@ void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* afte
   mirror(wave, product);
 }
 
-// p' over p° where κ̄ is made too: 2 p - p° + κ C with the curvature C = ∇²p and, at last, gains.
+// p° over p' where κ̄ is made too: 2 p - p' + κ C with the curvature C = ∇²p and, at last, gains.
 template <typename T>
 struct LeapBack {
   Leap<T> leap;
@@ -538,7 +621,8 @@ struct LeapBack {
 
 // The transpose of `leap`: p̄° = -p̄' over p̄' (`after`), p̄ over that of the field itself (`bar`), the
 // memory's over what it was afterwards, and κ̄ as `picture`. The images of p̄' are back in it.
-// `product` is room for a field. With `other`, the field after, that before is put over it.
+// `product` is room for a field. If BACK, with `other`, the field after, that before is put over it,
+// and κ̄ is added to what `picture` holds.
 template <typename T, int NDIM, int HALF, bool BACK>
 void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* bar,
                T* picture, T* product, T* other) {
@@ -549,24 +633,14 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       gain = kept_gain<HALF>(layer, lines, layer.kept + at.zeta);
       add_gain<HALF>(wave, layer, lines, gain, sign, kappa + at.field, other + at.field);
     } else {
-      gain = raw_gain<HALF>(layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
-                            false);
+      gain = raw_gain<HALF, false>(layer, lines, p + at.field, layer.psi + at.psi,
+                                   layer.zeta + at.zeta, static_cast<T*>(nullptr));
     }
     add_gain<HALF>(wave, layer, lines, gain, T(1), after + at.field, picture + at.field);
     transpose_layer<HALF>(wave, layer, lines, kappa + at.field, after + at.field,
                           layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field);
   };
-  const auto clear = [&](int64_t row, int64_t number, int64_t count) {
-    for (int64_t r = 0; r < count; ++r) {
-      T* start = picture + row + r * stride + wave.half;
-      if (touched(wave, number + r)) std::fill(start, start + n, T(0));
-    }
-  };
-  if (NDIM > 1) rows<T, NDIM>(threads, wave, clear, [](int64_t, int64_t) {});
-  for (int axis = 0; axis < wave.last(); ++axis) {
-    across(threads, wave, axis, [&](const auto&... where) { layered(where..., T(-1)); });
-  }
-  scaled(threads, wave, kappa, after, product);
+  scaled(threads, wave, kappa, after, product, BACK ? nullptr : picture);
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
@@ -577,8 +651,7 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
     });
     bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
-      Picture<T> use{after + from, picture + from, stride, {}};
-      for (int64_t r = first; r < count; ++r) use.more[r - first] = touched(wave, number + r);
+      const Picture<T> use{after + from, picture + from, stride};
       if constexpr (BACK) {
         return LeapBack<T>{{p + from, kappa + from, other + from, stride}, use};
       } else {
@@ -597,14 +670,15 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       for (int64_t i = start + wave.half; i < start + wave.half + n; ++i) after[i] = -after[i];
     }
   };
-  rows<T, NDIM>(threads, wave, inner, [&](int64_t first, int64_t end) {
+  const auto leading = [&](const auto&... where) { layered(where..., T(-1)); };
+  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) {
       if constexpr (BACK) other[i] = 2 * p[i] - other[i];
       bar[i] += 2 * after[i];
-      picture[i] = 0;
       after[i] = -after[i];
     }
   });
   if (BACK) mirror(wave, other);
 }
+#undef ALONE
