@@ -20,7 +20,15 @@ from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import UNROLL, SmoothStep, differentiable_loop, in_turn, run
+from diffsim.adjoint.steps import (
+    UNROLL,
+    SmoothStep,
+    differentiable_loop,
+    in_turn,
+    put,
+    run,
+    take,
+)
 from diffsim.solver import frozen
 
 
@@ -72,90 +80,87 @@ class Reversible(Adjoint):
 
 
 class _Kept(NamedTuple):
-    """What the walk back over some stretches needs."""
+    """What the walk back needs."""
 
-    starts: list  # the state before each stretch
-    destroyed: list  # [stretch, step, ...]
-    end: list  # the state after the last one
-
-
-def _parts(xs, cuts):
-    """The inputs of the odd steps at the start and those of the stretches: ``[stretch, step]``."""
-    odd, steps, count = cuts
-    whole = [x[odd:].reshape(count, steps, *x.shape[1:]) for x in xs]
-    return [[x[None, :odd] for x in xs], whole] if odd else [whole]
+    starts: list  # [stretch, ...], the states before the stretches, by parts
+    destroyed: list  # [step, ...]
+    end: list  # the state after the last step
 
 
-def _joined(parts):
-    """The reverse of `_parts`."""
-    flat = [[x.reshape(-1, *x.shape[2:]) for x in part] for part in parts]
-    return [jnp.concatenate(pieces) for pieces in zip(*flat, strict=True)] if flat[1:] else flat[0]
+def _parts(adjoint, length):
+    """Steps in a stretch and where the stretches begin: the odd steps at the start, the others."""
+    odd, steps, count = adjoint.cuts(length)
+    parts = [(steps, [odd + steps * i for i in range(count)])]
+    return [(odd, [0]), *parts] if odd else parts
 
 
 def _forward(adjoint, length, step, consts, carry, xs):
-    """All steps once."""
+    """All steps once. What they destroy goes straight to its place in one array for the run: loops
+    in loops that pile it up would move it twice."""
     if not (step.undo or step.retrace):
         raise NotImplementedError(
             f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
             "jax.jvp(jax.grad(f), …), or Revolve(checkpoints=…)"
         )
 
-    def one(carry, x):
-        new, y, destroyed = step.keeping(consts, carry, x)
-        destroyed, new = in_turn(destroyed, new)
-        return new, (y, destroyed)
+    def seen(carry, x):
+        new, *found = step.keeping(consts, carry, x)
+        return new, found
 
-    def stretch(steps, carry, xs):
-        new, (ys, destroyed) = lax.scan(one, carry, xs, steps, unroll=UNROLL)
-        return new, (carry, ys, destroyed)
+    def one(loop, i):
+        carry, piles = loop
+        new, found = seen(carry, take(xs, i))
+        found, new = in_turn(found, new)
+        return (new, [put(*pile, i) for pile in zip(piles, found, strict=True)]), None
 
-    odd, steps, count = cuts = adjoint.cuts(length)
-    seen, kept = [], []
-    for part in _parts(xs, cuts):
-        size = (odd, 1) if len(seen) == 0 and odd else (steps, count)
-        carry, (starts, ys, destroyed) = lax.scan(partial(stretch, size[0]), carry, part, size[1])
-        seen.append(ys)
-        kept.append(_Kept(starts, destroyed, carry))
-    return (carry, _joined(seen)), kept
+    def stretch(steps, loop, first):
+        return lax.scan(one, loop, first + jnp.arange(steps), unroll=UNROLL)[0], loop[0]
+
+    _, types = jax.eval_shape(lambda: lax.scan(seen, carry, xs, length))
+    loop = carry, jax.tree.map(jnp.zeros_like, types)
+    starts = []
+    for steps, firsts in _parts(adjoint, length):
+        loop, start = lax.scan(partial(stretch, steps), loop, jnp.array(firsts))
+        starts.append(start)
+    carry, (ys, destroyed) = loop
+    return (carry, ys), _Kept(starts, destroyed, carry)
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Undo and transpose step by step."""
 
     back = SmoothStep.back if smooth.step.retrace else _undone
+    count = sum(smooth.xs.smooth)
 
-    def one(walk, inputs):
-        after, consts_bar, carry_bar = walk
-        x, y_bar, destroyed = inputs
+    def one(walk, i):
+        after, consts_bar, carry_bar, xs_bar = walk
+        x, y_bar, destroyed = take(xs, i), take(ys_bar, i), take(kept.destroyed, i)
         bars = consts_bar, carry_bar, y_bar
         before, *bars, x_bar = back(smooth, consts, after, x, destroyed, *bars)
-        bars, before = in_turn(bars, before)
-        return (before, *bars), x_bar
+        (bars, xs_bar), before = in_turn((bars, put(xs_bar, x_bar, i)), before)
+        return (before, *bars, xs_bar), None
 
-    def stretch(walk, inputs):
-        first, start, *inputs = inputs
+    def stretch(steps, walk, inputs):
+        first, start = inputs
         *walk, noted = walk
-        (arrived, *bars), xs_bar = lax.scan(one, tuple(walk), inputs, reverse=True, unroll=UNROLL)
+        places = first + jnp.arange(steps)
+        (arrived, *bars), _ = lax.scan(one, tuple(walk), places, reverse=True, unroll=UNROLL)
         gap = [_largest(a - b) for a, b in zip(walked(arrived), walked(start), strict=True)]
         noted = [growth.note(n, bars[1], first, length) for n in noted]
-        return (start, *bars, noted), (xs_bar, gap)
+        return (start, *bars, noted), gap
 
     walked = partial(_walked, smooth)
-    cuts = adjoint.cuts(length)
-    parts = list(zip(_parts(xs, cuts), _parts(ys_bar, cuts), kept, strict=True))
-    odd, steps, count = cuts
-    firsts = [odd + steps * jnp.arange(count), jnp.zeros(1, int)]
     consts_bar, xs_bar = smooth.zeros(consts, xs)
-    xs_bars, gaps = [], []
-    bars = consts_bar, carry_bar, xs_bar[sum(smooth.xs.smooth) :]
-    for first, (x, y_bar, part) in zip(firsts, reversed(parts), strict=False):
-        walk = part.end, *bars
-        inputs = first, part.starts, x, y_bar, part.destroyed
-        (_, *bars), (xs_bar, gap) = lax.scan(stretch, walk, inputs, reverse=True)
-        xs_bars.insert(0, xs_bar)
+    walk = kept.end, consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
+    gaps = []
+    parts = zip(_parts(adjoint, length), kept.starts, strict=True)
+    for (steps, firsts), starts in reversed(list(parts)):
+        inputs = jnp.array(firsts), starts
+        walk, gap = lax.scan(partial(stretch, steps), walk, inputs, reverse=True)
         gaps.append(gap)
     _report(adjoint, smooth, kept, gaps)
-    return bars[0], bars[1], [*_joined(xs_bars), *bars[2]]
+    _, consts_bar, carry_bar, xs_bar, noted = walk
+    return consts_bar, carry_bar, [*xs_bar, *noted]
 
 
 def _undone(smooth, consts, after, x, destroyed, consts_bar, carry_bar, y_bar):
@@ -180,8 +185,8 @@ def _report(adjoint, smooth, kept, gaps):
     """Say how far the walk drifted, if that is too far."""
     if adjoint.drift == inf:
         return
-    sizes = [[_largest(leaf) for leaf in _walked(smooth, p.starts)] for p in kept]
-    sizes.append([_largest(leaf) for leaf in _walked(smooth, kept[-1].end)])
+    states = *kept.starts, kept.end
+    sizes = [[_largest(leaf) for leaf in _walked(smooth, state)] for state in states]
     largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
     for gap, size in zip(worst, largest, strict=True):

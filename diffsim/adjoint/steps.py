@@ -338,8 +338,8 @@ def keep_trail(step, consts, carry, xs, size):
 
     def body(carry, x):
         new, y, kept = step.keeping(consts, carry, x)
-        kept, new = in_turn(kept, new)
-        return new, (kept, y)
+        seen, new = in_turn((kept, y), new)
+        return new, seen
 
     carry, (kept, ys) = lax.scan(body, carry, xs, size, unroll=UNROLL)
     return carry, (Walk(carry, kept), ys)
