@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-SWEEPS = "leap", "transpose", "retrace"
+SWEEPS = "leap", "transpose", "adjoin", "retrace"
 
 
 @cache

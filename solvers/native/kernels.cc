@@ -193,8 +193,27 @@ ffi::Error transpose_of(Threads& threads, Problem<T>& problem, ffi::RemainingArg
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
   unmirror(problem, after);
   copy_out(problem, windows<T>(args, 4, 5), after, result<T>(results, 4));
-  CHOICES((transpose<T, NDIM, HALF, false>(threads, problem, kappa, p, after, bar, picture, room,
+  CHOICES((transpose<T, NDIM, HALF, Make::kPicture>(threads, problem, kappa, p, after, bar, picture, room,
                                            static_cast<T*>(nullptr))));
+  return ffi::Error::Success();
+}
+
+// κ, p̄', p̄°', sources' starts and weights, ψ̄, ζ̄, … -> p̄°, p̄, room, what the sources felt, ψ̄, ζ̄, …
+template <typename T, int NDIM, int HALF>
+ffi::Error adjoin_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+                     ffi::RemainingRets results) {
+  T* after = started_as<T>(args, 1, results, 0);
+  T* bar = started_as<T>(args, 2, results, 1);
+  size_t from = 5, to = 4;
+  for (auto& layer : problem.layers) {
+    layer.psi_bar = started_as<T>(args, from++, results, to++);
+    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+  }
+  unmirror(problem, after);
+  copy_out(problem, windows<T>(args, 3, 4), after, result<T>(results, 3));
+  T* const none = nullptr;
+  CHOICES((transpose<T, NDIM, HALF, Make::kFields>(threads, problem, argument<T>(args, 0), none,
+                                                   after, bar, none, result<T>(results, 2), none)));
   return ffi::Error::Success();
 }
 
@@ -221,8 +240,8 @@ ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs 
   const auto sources = windows<T>(args, 6, 7);
   copy_out(problem, sources, after, result<T>(results, 5));
   take_away(problem, sources, argument<T>(args, 8), other);
-  CHOICES((transpose<T, NDIM, HALF, true>(threads, problem, kappa, p, after, bar, picture, room,
-                                          other)));
+  CHOICES((transpose<T, NDIM, HALF, Make::kBoth>(threads, problem, kappa, p, after, bar, picture, room,
+                                                other)));
   return ffi::Error::Success();
 }
 
@@ -261,6 +280,7 @@ ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs 
 
 HANDLER(leap, leap_of)
 HANDLER(transpose, transpose_of)
+HANDLER(adjoin, adjoin_of)
 HANDLER(retrace, retrace_of)
 
 }  // namespace
@@ -282,4 +302,5 @@ HANDLER(retrace, retrace_of)
 
 EXPORT(leap);
 EXPORT(transpose);
+EXPORT(adjoin);
 EXPORT(retrace);

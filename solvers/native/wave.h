@@ -303,23 +303,47 @@ inline auto smoothed(const std::array<T, kHalf>& weights, const At& at, const T*
   return sum;
 }
 
-// Add P of a layer's raw gain, times the field `scale` and a sign, to `field`.
-template <int HALF, typename T, bool LAST>
-ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines, const T* gain,
-              T sign, const T* scale, T* field) {
+// Where P of a layer's raw gain goes, times a sign and the field `scale`.
+template <typename T>
+struct Target {
+  T sign;
+  const T* scale;
+  T* field;
+};
+
+template <typename V, int N>
+struct Values {
+  V value[N];
+};
+
+// Add P of a layer's raw gain to fields; the targets point at the layer's first node.
+template <int HALF, int N, typename T, bool LAST>
+ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
+                    const T* gain, const Target<T> (&targets)[N]) {
   const int64_t reach = HALF - 1, by = lines.aside(1);
   const int64_t first = layer.low ? 0 : -reach, end = layer.width + 1 + (layer.low ? reach : 0);
-  const T factor = sign * wave.over[layer.axis];
   const auto weights = wave.smooth;
-  lines.template over<T>(first, end, [=](int64_t i) {
-    const T *gain_i = gain + lines.aside(i), *scale_i = scale + lines.in_field(i);
-    T* to = field + lines.in_field(i);
+  lines.template over<T>(first, end, [&](int64_t i) {
+    const T* gain_i = gain + lines.aside(i);
+    Values<Target<T>, N> to;
+    for (int n = 0; n < N; ++n) {
+      const int64_t at = lines.in_field(i);
+      to.value[n] = {targets[n].sign * wave.over[layer.axis], targets[n].scale + at,
+                     targets[n].field + at};
+    }
     return std::pair(
         [=](const auto& at, int64_t l) {
           const auto sum = smoothed<HALF>(weights, at, gain_i, l, by);
-          return at(to, l) + factor * at(scale_i, l) * sum;
+          Values<std::decay_t<decltype(sum)>, N> sums;
+          for (int n = 0; n < N; ++n) {
+            const Target<T>& one = to.value[n];
+            sums.value[n] = at(one.field, l) + one.sign * at(one.scale, l) * sum;
+          }
+          return sums;
         },
-        [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
+        [=](const auto& at, int64_t l, const auto& sums) {
+          for (int n = 0; n < N; ++n) at.put(to.value[n].field, l, sums.value[n]);
+        });
   });
 }
 
@@ -548,7 +572,7 @@ void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* 
     const T* gain =
         raw_gain<HALF, true>(layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
                              layer.kept ? layer.kept + at.zeta : nullptr);
-    add_gain<HALF>(wave, layer, lines, gain, sign, kappa + at.field, other + at.field);
+    add_gain<HALF, 1>(wave, layer, lines, gain, {{sign, kappa + at.field, other + at.field}});
   };
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
@@ -586,7 +610,7 @@ T share_of(const Wave<T>& wave, int64_t number) {
   return share;
 }
 
-// κ p̄' with twice its value on walls, and its images; zeros in κ̄, where that is no sum yet.
+// κ p̄' with twice its value on walls, and its images; zeros in κ̄ if that is to start.
 template <typename T>
 void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product,
             T* picture) {
@@ -619,28 +643,33 @@ struct LeapBack {
   }
 };
 
+// What the transpose of `leap` makes: the cotangents of fields and memory alone, κ̄ as well, or κ̄ added
+// to what there is and the field before the step.
+enum class Make { kFields, kPicture, kBoth };
+
 // The transpose of `leap`: p̄° = -p̄' over p̄' (`after`), p̄ over that of the field itself (`bar`), the
 // memory's over what it was afterwards, and κ̄ as `picture`. The images of p̄' are back in it.
-// `product` is room for a field. If BACK, with `other`, the field after, that before is put over it,
-// and κ̄ is added to what `picture` holds.
-template <typename T, int NDIM, int HALF, bool BACK>
+// `product` is room for a field; over `other`, the field after the step, comes that before.
+template <typename T, int NDIM, int HALF, Make MAKE>
 void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* bar,
                T* picture, T* product, T* other) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0, n = wave.n[NDIM - 1];
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const T* gain;
-    if constexpr (BACK) {
-      gain = kept_gain<HALF>(layer, lines, layer.kept + at.zeta);
-      add_gain<HALF>(wave, layer, lines, gain, sign, kappa + at.field, other + at.field);
-    } else {
-      gain = raw_gain<HALF, false>(layer, lines, p + at.field, layer.psi + at.psi,
-                                   layer.zeta + at.zeta, static_cast<T*>(nullptr));
+    const Target<T> of_picture{T(1), after + at.field, picture + at.field};
+    if constexpr (MAKE == Make::kBoth) {
+      const T* gain = kept_gain<HALF>(layer, lines, layer.kept + at.zeta);
+      const Target<T> of_other{sign, kappa + at.field, other + at.field};
+      add_gain<HALF, 2>(wave, layer, lines, gain, {of_picture, of_other});
     }
-    add_gain<HALF>(wave, layer, lines, gain, T(1), after + at.field, picture + at.field);
+    if constexpr (MAKE == Make::kPicture) {
+      const T* gain = raw_gain<HALF, false>(layer, lines, p + at.field, layer.psi + at.psi,
+                                            layer.zeta + at.zeta, static_cast<T*>(nullptr));
+      add_gain<HALF, 1>(wave, layer, lines, gain, {of_picture});
+    }
     transpose_layer<HALF>(wave, layer, lines, kappa + at.field, after + at.field,
                           layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field);
   };
-  scaled(threads, wave, kappa, after, product, BACK ? nullptr : picture);
+  scaled(threads, wave, kappa, after, product, MAKE == Make::kPicture ? picture : nullptr);
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
@@ -649,15 +678,16 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       for (int64_t r = first; r < count; ++r) use.share[r - first] = share_of(wave, number + r);
       return use;
     });
-    bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+    const auto picture_from = [&](int64_t first) {
       const int64_t from = at + first * stride;
       const Picture<T> use{after + from, picture + from, stride};
-      if constexpr (BACK) {
+      if constexpr (MAKE == Make::kBoth) {
         return LeapBack<T>{{p + from, kappa + from, other + from, stride}, use};
       } else {
         return use;
       }
-    });
+    };
+    if (MAKE != Make::kFields) bends<NDIM, HALF>(wave, p + at, count, picture_from);
     for (int64_t r = 0; r < count; ++r) {
       const int64_t start = row + r * stride;
       for (const Wall& wall : wave.walls) {
@@ -674,11 +704,11 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) {
-      if constexpr (BACK) other[i] = 2 * p[i] - other[i];
+      if constexpr (MAKE == Make::kBoth) other[i] = 2 * p[i] - other[i];
       bar[i] += 2 * after[i];
       after[i] = -after[i];
     }
   });
-  if (BACK) mirror(wave, other);
+  if (MAKE == Make::kBoth) mirror(wave, other);
 }
 #undef ALONE
