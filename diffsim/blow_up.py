@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffsim.host import named
 from diffsim.solver import Record, Solver
 
 STRETCH = 100  # steps between two looks
@@ -18,6 +19,7 @@ class NotFinite(UserWarning):
     """A state with entries that are NaN or infinite."""
 
 
+@named
 def warn(step: int):
     """Warn: for ``simulate(…, watch=warn)``."""
     warnings.warn(

@@ -11,11 +11,13 @@ import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
+from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.linear import derivable, inexact
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
+from diffsim.host import call
 from diffsim.solver import AdjointSolver, Observe, Record, RetracingSolver, ReversibleSolver, Solver
 
 TICK = 100  # steps between two signs of life
@@ -49,6 +51,8 @@ def simulate(
             states are looked at every ``TICK`` steps and at the end, for a hundredth of a run's
             time. `diffsim.blow_up.warn` warns
 
+    A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk.
+
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
         first axis, entry n seen at time ``n every dt`` (the first one is the initial state).
@@ -73,7 +77,7 @@ def simulate(
 
     def beat(n):
         if tick is not None:
-            jax.lax.cond(n % TICK == 0, functools.partial(jax.debug.callback, tick), lambda: None)
+            jax.lax.cond(n % TICK == 0, functools.partial(call, tick), lambda: None)
 
     def advance_one(carry, n_and_forcing):
         (state, lost), (n, forcing_n) = carry, n_and_forcing
@@ -132,7 +136,8 @@ def simulate(
     (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init[0]), later)
     if watch is not None:
-        jax.debug.callback(functools.partial(_tell, watch), lost)
+        worst = largest_of_batch(lost)
+        jax.lax.cond(worst >= 0, lambda: call(watch, worst), lambda: None)
     return state, data
 
 
@@ -145,11 +150,6 @@ def _look(lost, state, n, steps):
     """The first step whose state was seen not to be finite; -1 as long as there is none."""
     here = (n % TICK == 0) | (n == steps)
     return jax.lax.cond(here & (lost < 0), lambda: jnp.where(finite(state), lost, n), lambda: lost)
-
-
-def _tell(watch, lost):
-    if lost >= 0:
-        watch(int(lost))
 
 
 def _keeper(solver, adjoint):

@@ -17,7 +17,7 @@ from diffsim.blow_up import BlowUp, first_non_finite
 from diffsim.fields import Entry, Home
 from diffsim.misfit import Misfit
 from diffsim.observe import Receivers
-from diffsim.progress import Progress
+from diffsim.progress import Progress, lose, tick
 from diffsim.simulate import simulate
 from diffsim.solver import Record, Solver, entries, frozen
 
@@ -161,8 +161,7 @@ def _timed(
     """A program's result; it is compiled first, so that compiling and running are timed apart."""
     progress = Progress(label, total)
     start = time.perf_counter()
-    lost = []
-    program, size = partial(program, tick=progress.tick, watch=lost.append), np.nan
+    program, size = partial(program, tick=tick, watch=lose), np.nan
     if compiles:
         log.info("%s: compiling", label)
         program = jax.jit(program).lower(*args).compile()
@@ -173,8 +172,8 @@ def _timed(
         start = time.perf_counter()
         result = jax.block_until_ready(program(*args))
         run_s = time.perf_counter() - start
-    jax.effects_barrier()
-    return result, Timing(compile_s, run_s, size, bool(lost))
+        jax.effects_barrier()
+    return result, Timing(compile_s, run_s, size, progress.lost)
 
 
 def _residual_bytes(loss: Callable, args: Sequence) -> int:
