@@ -8,7 +8,7 @@ newer versions only add to.
 
 import ctypes as c
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,7 +31,7 @@ class Named:
     """A function of the host that programs call by its name.
 
     Args:
-        name: like no other one's
+        name: like no other one's; of two functions with one name programs call the latter
         function: of numbers; what it returns is ignored
     """
 
@@ -125,18 +125,21 @@ _Api = _struct(
 _Frame = _struct(api=c.POINTER(_Api), context=c.c_void_p, stage=c.c_int, args=_Args)  # and more
 _Handler = c.CFUNCTYPE(c.c_void_p, c.POINTER(_Frame))
 _handlers = []  # XLA knows their addresses alone
+_functions: dict[str, Named] = {}
 
 
-@cache
 def _registered(f: Named) -> str:
-    """The name that XLA knows a function by."""
-    handler, name = _Handler(partial(_handle, f)), f"callback {f.name}"
-    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
-    _handlers.append(handler)
+    """The name that XLA knows a function by; it stands for the last one that came with it."""
+    name = f"callback {f.name}"
+    if name not in _functions:
+        handler = _Handler(partial(_handle, name))
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+        _handlers.append(handler)
+    _functions[name] = f
     return name
 
 
-def _handle(f, frame):
+def _handle(name, frame):
     """What XLA calls; gives an error or None."""
     frame = frame.contents
     asked = frame.extension and _Extension.from_address(frame.extension)
@@ -145,7 +148,7 @@ def _handle(f, frame):
         version.major, version.minor = VERSION
         return None
     try:
-        f(*(_number(frame.args.args[i].contents) for i in range(frame.args.count)))
+        _functions[name](*(_number(frame.args.args[i].contents) for i in range(frame.args.count)))
     except BaseException as error:  # an interruption, too, must end the program
         text = f"{type(error).__name__}: {error}".encode()
         return frame.api.contents.error(c.byref(_Error(c.sizeof(_Error), None, text, INTERNAL)))

@@ -8,6 +8,7 @@ the input.
 import argparse
 import json
 import logging
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,7 +102,8 @@ def _keep_programs():
     """Let JAX keep compiled programs for later runs, unless the user told it where already."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is None:
-        folder = user_cache_path("diffsim", appauthor=False)
+        # a program is for one kind of CPU, and machines may share a home
+        folder = user_cache_path("diffsim", appauthor=False) / platform.node()
         config.update("jax_compilation_cache_dir", str(folder))
         # small ones, too: they are few
         config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -57,6 +57,18 @@ def test_one_that_has_no_name_is_called_as_well():
     assert unnamed == [2.5]
 
 
+def test_a_name_stands_for_the_last_function_that_came_with_it():
+    """As when a notebook's cell runs again."""
+    for kind in (int, float):
+
+        @named
+        def again(x, kind=kind):
+            heard.append(kind(x))
+
+        said(lambda x, again=again: call(again, x), 2.5)
+    assert heard == [2, 2.5]
+
+
 def test_outside_a_program_and_for_each_of_a_batch():
     call(hear, 1, 2.5)
     jax.effects_barrier()

@@ -11,7 +11,6 @@ from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from annotated_types import Gt
 from jax import lax
