@@ -20,11 +20,12 @@ class NotFinite(UserWarning):
 
 
 @named
-def warn(step: int):
+def warn():
     """Warn: for ``simulate(…, watch=warn)``."""
     warnings.warn(
-        f"the state of step {step} is not finite, so what follows from it is wrong: lower dt or "
-        "look at the params and the forcing; diffsim.blow_up.first_non_finite finds the place",
+        "the state at the end of the run is not finite, so what was seen of it may be wrong: lower "
+        "dt or look at the params and the forcing; diffsim.blow_up.first_non_finite finds the "
+        "step, the place and the likely cause",
         NotFinite,
         stacklevel=2,
     )

@@ -1,4 +1,4 @@
-"""What a running program tells: how far it is, and whether its states are still finite.
+"""What a running program tells: how far it is, and whether its state ends up finite.
 
 How far is a bar on a terminal, a line in the log every few seconds elsewhere. A program calls
 `tick` and `lose` by their names, so one kept on disk does, too; the `Progress` in whose ``with``
@@ -27,7 +27,7 @@ class Progress:
 
     def __init__(self, label: str, total: int):
         self.label, self.total = label, total
-        self.lost = False  # whether a state was seen not to be finite
+        self.lost = False  # whether the state at the end of a run was not finite
 
     def __enter__(self):
         _listening.append(self)
@@ -53,10 +53,6 @@ class Progress:
             share = self.done / self.total
             log.info("%s: %.0f %%, %.3g steps/s, %.0f s left", self.label, 100 * share, rate, left)
 
-    def lose(self, step: int):
-        """The state of a step was not finite."""
-        self.lost = True
-
 
 _listening: list[Progress] = []
 
@@ -69,7 +65,7 @@ def tick():
 
 
 @named
-def lose(step: int):
+def lose():
     """For ``simulate(…, watch=lose)``."""
     for progress in _listening:
-        progress.lose(step)
+        progress.lost = True

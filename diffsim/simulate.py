@@ -33,7 +33,7 @@ def simulate(
     adjoint: Adjoint = StoreAll(),  # noqa: B008
     every: int = 1,
     tick: Callable[[], None] | None = None,
-    watch: Callable[[int], None] | None = None,
+    watch: Callable[[], None] | None = None,
 ):
     """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
 
@@ -47,9 +47,8 @@ def simulate(
         every: observe every so many steps; must divide ``steps``
         tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
             recomputed ones included, and once more when it is reversed from a kept state
-        watch: called on the host after the forward run if a state was not finite, with its step:
-            states are looked at every ``TICK`` steps and at the end, for a hundredth of a run's
-            time. `diffsim.blow_up.warn` warns
+        watch: called on the host after the forward run if the state at its end is not finite; what
+            once was not finite stays so, in every solver here. `diffsim.blow_up.warn` warns
 
     A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk.
 
@@ -79,77 +78,68 @@ def simulate(
         if tick is not None:
             jax.lax.cond(n % TICK == 0, functools.partial(call, tick), lambda: None)
 
-    def advance_one(carry, n_and_forcing):
-        (state, lost), (n, forcing_n) = carry, n_and_forcing
+    def advance_one(state, n_and_forcing):
+        n, forcing_n = n_and_forcing
         beat(n)
         new = step(coefficients, state, forcing_n)
-        if watch is not None:
-            lost = _look(lost, new, n + 1, steps)
-        return (new, lost), keep(coefficients, state, new) if keep else None
+        return new, keep(coefficients, state, new) if keep else None
 
-    def undo_one(carry, n_and_forcing, kept):
-        state, lost = carry
-        return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost  # pyright: ignore
+    def undo_one(state, n_and_forcing, kept):
+        return solver.unstep(coefficients, state, n_and_forcing[1], kept)  # pyright: ignore
 
-    def retrace_one(carry, n_and_forcing, kept, bar):
-        (state, lost), (n, forcing_n) = carry, n_and_forcing
+    def retrace_one(state, n_and_forcing, kept, bar):
+        n, forcing_n = n_and_forcing
         beat(n)
-        args = coefficients, state, forcing_n, kept, bar[0]
-        state, coefficients_bar, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
-        return (state, lost), coefficients_bar, (state_bar, None), (None, forcing_bar)
+        args = coefficients, state, forcing_n, kept, bar
+        state, coefficients_bar, bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
+        return state, coefficients_bar, bar, (None, forcing_bar)
 
-    def advance_stretch(carry, stretch):
-        return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))
+    def advance_stretch(state, stretch):
+        return scan(advance_one, state, stretch, every, adjoint=Periodic(every))
 
-    def undo_stretch(carry, stretch, kept):
-        back = lambda carry, inputs: (undo_one(carry, *inputs), None)  # noqa: E731
-        return jax.lax.scan(back, carry, (stretch, kept), every, reverse=True)[0]
+    def undo_stretch(state, stretch, kept):
+        back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
+        return jax.lax.scan(back, state, (stretch, kept), every, reverse=True)[0]
 
-    def retrace_stretch(carry, stretch, kept, bar):
+    def retrace_stretch(state, stretch, kept, bar):
         def back(walk, inputs):
-            carry, total, bar = walk
+            state, total, bar = walk
             (n_and_forcing, kept) = inputs
-            carry, more, bar, x_bar = retrace_one(carry, n_and_forcing, kept, bar)
-            return (carry, jax.tree.map(jnp.add, total, smooth(more)), bar), x_bar
+            state, more, bar, x_bar = retrace_one(state, n_and_forcing, kept, bar)
+            return (state, jax.tree.map(jnp.add, total, smooth(more)), bar), x_bar
 
-        walk = carry, jax.tree.map(jnp.zeros_like, smooth(coefficients)), bar
+        walk = state, jax.tree.map(jnp.zeros_like, smooth(coefficients)), bar
         (*walk, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
         return *walk, bar, x_bar
 
-    init = solver.init(params), jnp.array(-1) if watch is not None else None
+    init = solver.init(params)
     inputs = jnp.arange(steps), forcing
     advance, undo, retrace = advance_one, undo_one, retrace_one
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
         advance, undo, retrace = advance_stretch, undo_stretch, retrace_stretch
 
-    def seen(carry, inputs):
+    def seen(state, inputs):
         # the state after the step: to look at the one before, which the step writes over, would
         # copy it
-        new, kept = advance(carry, inputs)
-        return new, observe(new[0]), kept
+        new, kept = advance(state, inputs)
+        return new, observe(new), kept
 
     if keep and isinstance(solver, RetracingSolver):
-        f = Retraceable(advance, lambda carry: observe(carry[0]), retrace, coefficients)
+        f = Retraceable(advance, observe, retrace, coefficients)
     else:
         f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
-    (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
-    data = jax.tree.map(_shifted, observe(init[0]), later)
+    state, later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    data = jax.tree.map(_shifted, observe(init), later)
     if watch is not None:
-        worst = largest_of_batch(lost)
-        jax.lax.cond(worst >= 0, lambda: call(watch, worst), lambda: None)
+        lost = largest_of_batch(jnp.asarray(~finite(state), int))
+        jax.lax.cond(lost > 0, functools.partial(call, watch), lambda: None)
     return state, data
 
 
 def _shifted(first, later):
     """What was seen of the first state and after each step but the last one."""
     return jnp.concatenate([jnp.expand_dims(first, 0).astype(later.dtype), later[:-1]])
-
-
-def _look(lost, state, n, steps):
-    """The first step whose state was seen not to be finite; -1 as long as there is none."""
-    here = (n % TICK == 0) | (n == steps)
-    return jax.lax.cond(here & (lost < 0), lambda: jnp.where(finite(state), lost, n), lambda: lost)
 
 
 def _keeper(solver, adjoint):

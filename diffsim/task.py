@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     data: dict[str, np.ndarray]  # predicted, observed: [step, receiver]
     gradient: dict[str, np.ndarray]  # by name of the parameter, as in `entries`
     metrics: dict[str, float]
-    lost: tuple[str, ...]  # the data of runs whose state was not finite
+    lost: tuple[str, ...]  # the data of runs whose last state was not finite
 
 
 class Timing(NamedTuple):
@@ -65,7 +65,7 @@ class Timing(NamedTuple):
     compile: float  # s
     run: float  # s
     bytes: float  # nan if not known
-    lost: bool  # a state was not finite
+    lost: bool  # the last state was not finite
 
 
 class Task(ABC):
