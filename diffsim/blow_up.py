@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from diffsim.host import named
 from diffsim.solver import Record, Solver
 
 STRETCH = 100  # steps between two looks
@@ -18,11 +19,13 @@ class NotFinite(UserWarning):
     """A state with entries that are NaN or infinite."""
 
 
-def warn(step: int):
+@named
+def warn():
     """Warn: for ``simulate(…, watch=warn)``."""
     warnings.warn(
-        f"the state of step {step} is not finite, so what follows from it is wrong: lower dt or "
-        "look at the params and the forcing; diffsim.blow_up.first_non_finite finds the place",
+        "the state at the end of the run is not finite, so what was seen of it may be wrong: lower "
+        "dt or look at the params and the forcing; diffsim.blow_up.first_non_finite finds the "
+        "step, the place and the likely cause",
         NotFinite,
         stacklevel=2,
     )

@@ -8,15 +8,18 @@ the input.
 import argparse
 import json
 import logging
+import platform
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from platformdirs import user_cache_path
 
 from diffsim import planned, plot, result
 from diffsim.adjoint.checkpointed import Checkpointed
@@ -54,6 +57,7 @@ def plan_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def plan(args: argparse.Namespace) -> int:
     """Print what a case would take; give the exit code."""
+    _keep_programs()
     try:
         loaded = load(args.case, args.overrides)
         with _precision(loaded.case.precision):
@@ -74,6 +78,7 @@ def _refused(args: argparse.Namespace, error: Exception) -> int:
 
 def execute(args: argparse.Namespace) -> int:
     """Load, run, write; errors become a line on stderr and an exit code."""
+    _keep_programs()
     try:
         loaded = load(args.case, args.overrides)
         folder = _folder(args)
@@ -91,6 +96,17 @@ def execute(args: argparse.Namespace) -> int:
             log.error("%s: %s; --debug shows where", type(error).__name__, error)
             return 1
     return 0
+
+
+def _keep_programs():
+    """Let JAX keep compiled programs for later runs, unless the user told it where already."""
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is None:
+        # a program is for one kind of CPU, and machines may share a home
+        folder = user_cache_path("diffsim", appauthor=False) / platform.node()
+        config.update("jax_compilation_cache_dir", str(folder))
+        # small ones, too: they are few
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def _folder(args: argparse.Namespace) -> Path:

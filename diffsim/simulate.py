@@ -11,11 +11,13 @@ import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
+from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
+from diffsim.host import call
 from diffsim.solver import AdjointSolver, Observe, Record, RetracingSolver, ReversibleSolver, Solver
 
 TICK = 100  # steps between two signs of life
@@ -31,7 +33,7 @@ def simulate(
     adjoint: Adjoint = StoreAll(),  # noqa: B008
     every: int = 1,
     tick: Callable[[], None] | None = None,
-    watch: Callable[[int], None] | None = None,
+    watch: Callable[[], None] | None = None,
 ):
     """Run ``steps`` steps and observe; differentiable in ``params`` and ``forcing``.
 
@@ -45,9 +47,10 @@ def simulate(
         every: observe every so many steps; must divide ``steps``
         tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
             recomputed ones included, and once more when it is reversed from a kept state
-        watch: called on the host after the forward run if a state was not finite, with its step:
-            states are looked at every ``TICK`` steps and at the end, for a hundredth of a run's
-            time. `diffsim.blow_up.warn` warns
+        watch: called on the host after the forward run if the state at its end is not finite; what
+            once was not finite stays so, in every solver here. `diffsim.blow_up.warn` warns
+
+    A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk.
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
@@ -73,101 +76,85 @@ def simulate(
 
     def beat(n):
         if tick is not None:
-            jax.lax.cond(n % TICK == 0, partial(jax.debug.callback, tick), lambda: None)
+            jax.lax.cond(n % TICK == 0, partial(call, tick), lambda: None)
 
     def one(move):
-        """A step of the loop, where ``move`` takes one of the state and keeps something."""
+        """A step of the loop, or a stretch, by ``move(coefficients, state, forcing_n)``."""
 
-        def advance_one(carry, n_and_forcing):
-            (state, lost), (n, forcing_n) = carry, n_and_forcing
+        def advance_one(state, n_and_forcing):
+            n, forcing_n = n_and_forcing
             beat(n)
-            new, kept = move(coefficients, state, forcing_n)
-            if watch is not None:
-                lost = _look(lost, new, n + 1, steps)
-            return (new, lost), kept
+            return move(coefficients, state, forcing_n)
 
-        return advance_one if every == 1 else partial(stretch, advance_one)
+        def advance_stretch(state, stretch):
+            return scan(advance_one, state, stretch, every, adjoint=Periodic(every))
 
-    def stretch(advance_one, carry, inputs):
-        return scan(advance_one, carry, inputs, every, adjoint=Periodic(every))
+        return advance_one if every == 1 else advance_stretch
 
-    def undo_one(carry, n_and_forcing, kept):
-        state, lost = carry
-        return solver.unstep(coefficients, state, n_and_forcing[1], kept), lost  # pyright: ignore
+    def undo_one(state, n_and_forcing, kept):
+        return solver.unstep(coefficients, state, n_and_forcing[1], kept)  # pyright: ignore
 
-    def retrace_one(carry, n_and_forcing, kept, bar, total):
-        (state, lost), (n, forcing_n) = carry, n_and_forcing
+    def retrace_one(state, n_and_forcing, kept, bar, total):
+        n, forcing_n = n_and_forcing
         beat(n)
-        args = coefficients, state, forcing_n, kept, bar[0], total
-        state, total, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
-        return (state, lost), total, (state_bar, None), (None, forcing_bar)
+        args = coefficients, state, forcing_n, kept, bar, total
+        state, total, bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
+        return state, total, bar, (None, forcing_bar)
 
-    def undo_stretch(carry, stretch, kept):
-        back = lambda carry, inputs: (undo_one(carry, *inputs), None)  # noqa: E731
-        return jax.lax.scan(back, carry, (stretch, kept), every, reverse=True)[0]
+    def undo_stretch(state, stretch, kept):
+        back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
+        return jax.lax.scan(back, state, (stretch, kept), every, reverse=True)[0]
 
-    def retrace_stretch(carry, stretch, kept, bar, total):
+    def retrace_stretch(state, stretch, kept, bar, total):
         leaves, tree = jax.tree.flatten(total)
         split = Split.by_type(leaves)
 
+        def whole(sums):
+            return jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
+
         def back(walk, inputs):
-            carry, sums, bar = walk
-            total = jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
-            carry, total, bar, x_bar = retrace_one(carry, *inputs, bar, total)
-            return (carry, split.of(jax.tree.leaves(total)), bar), x_bar
+            state, sums, bar = walk
+            state, total, bar, x_bar = retrace_one(state, *inputs, bar, whole(sums))
+            return (state, split.of(jax.tree.leaves(total)), bar), x_bar
 
-        walk = carry, split.of(leaves), bar
-        (carry, sums, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
-        return carry, jax.tree.unflatten(tree, split.join(sums, split.rest(leaves))), bar, x_bar
+        walk = state, split.of(leaves), bar
+        (state, sums, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
+        return state, whole(sums), bar, x_bar
 
-    init = solver.init(params), jnp.array(-1) if watch is not None else None
+    init = solver.init(params)
     inputs = jnp.arange(steps), forcing
     undo, retrace = undo_one, retrace_one
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
         undo, retrace = undo_stretch, retrace_stretch
 
-    def look(carry):
-        # the state after a step: to look at the one before, which the step writes over, would
-        # copy it
-        return observe(carry[0])
+    plain, tracing = one(lambda *args: (step(*args), None)), one(trace)
 
-    advance = one(lambda *args: (step(*args), None))
+    # the state after a step is looked at: that before, which the step writes over, would be copied
+    def seen(state, inputs):
+        new, kept = tracing(state, inputs)
+        return new, observe(new), kept
 
-    def plain(carry, inputs):
-        return advance(carry, inputs)[0]
-
-    def seen(carry, inputs):
-        new, kept = one(trace)(carry, inputs)
-        return new, look(new), kept
+    def forth(state, inputs):
+        return plain(state, inputs)[0]
 
     if trace is None:
-        f = lambda *args: ((new := plain(*args)), look(new))  # noqa: E731
+        f = lambda *args: ((new := forth(*args)), observe(new))  # noqa: E731
     elif isinstance(solver, RetracingSolver):
-        f = Retraceable(plain, one(trace), look, retrace, coefficients)
+        f = Retraceable(forth, tracing, observe, retrace, coefficients)
     else:
         f = Invertible(seen, undo)
-    (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
-    data = jax.tree.map(_shifted, observe(init[0]), later)
+    state, later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    data = jax.tree.map(_shifted, observe(init), later)
     if watch is not None:
-        jax.debug.callback(partial(_tell, watch), lost)
+        lost = largest_of_batch(jnp.asarray(~finite(state), int))
+        jax.lax.cond(lost > 0, partial(call, watch), lambda: None)
     return state, data
 
 
 def _shifted(first, later):
     """What was seen of the first state and after each step but the last one."""
     return jnp.concatenate([jnp.expand_dims(first, 0).astype(later.dtype), later[:-1]])
-
-
-def _look(lost, state, n, steps):
-    """The first step whose state was seen not to be finite; -1 as long as there is none."""
-    here = (n % TICK == 0) | (n == steps)
-    return jax.lax.cond(here & (lost < 0), lambda: jnp.where(finite(state), lost, n), lambda: lost)
-
-
-def _tell(watch, lost):
-    if lost >= 0:
-        watch(int(lost))
 
 
 def _tracer(solver, adjoint, step):

@@ -183,9 +183,7 @@ class RetracingSolver(AdjointSolver):
     """A solver that undoes a step and transposes it in one sweep over its fields."""
 
     @abstractmethod
-    def trace(
-        self, coefficients: Record, state: Record, forcing_n: Record
-    ) -> tuple[Record, Any]:
+    def trace(self, coefficients: Record, state: Record, forcing_n: Record) -> tuple[Record, Any]:
         """`step`, and what `retrace` needs to know of it besides the new state, any pytree."""
 
     @abstractmethod

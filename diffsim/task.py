@@ -17,7 +17,7 @@ from diffsim.blow_up import BlowUp, first_non_finite
 from diffsim.fields import Entry, Home
 from diffsim.misfit import Misfit
 from diffsim.observe import Receivers
-from diffsim.progress import Progress
+from diffsim.progress import Progress, lose, tick
 from diffsim.simulate import simulate
 from diffsim.solver import Record, Solver, entries, frozen
 
@@ -53,7 +53,7 @@ class Outcome(NamedTuple):
     data: dict[str, np.ndarray]  # predicted, observed: [step, receiver]
     gradient: dict[str, np.ndarray]  # by name of the parameter, as in `entries`
     metrics: dict[str, float]
-    lost: tuple[str, ...]  # the data of runs whose state was not finite
+    lost: tuple[str, ...]  # the data of runs whose last state was not finite
 
 
 class Timing(NamedTuple):
@@ -65,7 +65,7 @@ class Timing(NamedTuple):
     compile: float  # s
     run: float  # s
     bytes: float  # nan if not known
-    lost: bool  # a state was not finite
+    lost: bool  # the last state was not finite
 
 
 class Task(ABC):
@@ -161,8 +161,7 @@ def _timed(
     """A program's result; it is compiled first, so that compiling and running are timed apart."""
     progress = Progress(label, total)
     start = time.perf_counter()
-    lost = []
-    program, size = partial(program, tick=progress.tick, watch=lost.append), np.nan
+    program, size = partial(program, tick=tick, watch=lose), np.nan
     if compiles:
         log.info("%s: compiling", label)
         program = jax.jit(program).lower(*args).compile()
@@ -173,8 +172,8 @@ def _timed(
         start = time.perf_counter()
         result = jax.block_until_ready(program(*args))
         run_s = time.perf_counter() - start
-    jax.effects_barrier()
-    return result, Timing(compile_s, run_s, size, bool(lost))
+        jax.effects_barrier()
+    return result, Timing(compile_s, run_s, size, progress.lost)
 
 
 def _residual_bytes(loss: Callable, args: Sequence) -> int:

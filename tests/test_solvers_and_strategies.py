@@ -5,6 +5,7 @@ A solver is here by existing: whatever `solvers` exports is run on its own ``exa
 
 import functools
 import inspect
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import pytest
 
 import solvers
 from diffsim import Multilevel, Periodic, Revolve, StoreAll, simulate
+from diffsim.blow_up import finite
 from diffsim.check import Derived, difference_test, dot_test, taylor_test
 from diffsim.solver import AdjointSolver, Solver
 
@@ -194,6 +196,34 @@ def test_observing_less_often_sees_the_same_states(cls):
     first = observe(solver.init(params))
     for own, expected in ((seen, all_data[::3]), (seen[0], first)):
         np.testing.assert_allclose(own, expected, rtol=0, atol=1e-13 * np.abs(all_data).max())
+
+
+@each_solver
+def test_what_is_not_finite_stays_so(cls):
+    """So a look at the last state tells of all: a bad number in any of up to 20 entries of each
+    field either is in the last state, or had no influence (halo corners that no stencil reads):
+    then the last state is the same to the bit."""
+    solver, params, forcing = cls.example()
+    coefficients, state = solver.coefficients(params), solver.init(params)
+
+    @jax.jit
+    def last(state):
+        advance = lambda state, forcing_n: (solver.step(coefficients, state, forcing_n), None)  # noqa: E731
+        return jax.lax.scan(advance, state, forcing)[0]
+
+    leaves, tree = jax.tree.flatten(state)
+    expected, lost = last(state), 0
+    for i, leaf in enumerate(leaves):
+        places = np.random.default_rng(i).permutation(leaf.size)[:20]
+        for place, bad in itertools.product(places, (np.nan, np.inf, -np.inf)):
+            spoilt = np.array(leaf)
+            spoilt.flat[place] = bad
+            end = last(jax.tree.unflatten(tree, [*leaves[:i], spoilt, *leaves[i + 1 :]]))
+            if finite(end):
+                jax.tree.map(np.testing.assert_array_equal, end, expected)
+            else:
+                lost += 1
+    assert lost > 0
 
 
 @each_solver

@@ -17,6 +17,8 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
+from diffsim.host import call, named
+
 LIMIT = 1e8  # of the growth from the last quarter of a run to the first one
 QUARTERS = 4
 LEAST = 100  # steps; a shorter loop is not watched
@@ -90,11 +92,11 @@ def report(noted, feed, length):
 
     def tell():
         growth, steps = _growth(noted, feed, length)
-        worst = _largest_of_batch(growth)
-        jax.debug.callback(_warn, worst, _largest_of_batch(jnp.where(growth == worst, steps, 0)))
+        worst = largest_of_batch(growth)
+        call(_warn, worst, largest_of_batch(jnp.where(growth == worst, steps, 0)))
 
     # with NaN among them it is true as well
-    suspect = _largest_of_batch((~(noted[0] <= LIMIT * noted[-1])).astype(jnp.int32))
+    suspect = largest_of_batch((~(noted[0] <= LIMIT * noted[-1])).astype(jnp.int32))
     lax.cond(suspect > 0, tell, lambda: None)
 
 
@@ -115,6 +117,7 @@ def _growth(noted, feed, length):
     return jnp.where(grew & known & (growth > LIMIT), noted[first] / noted[-1], 0.0), steps
 
 
+@named
 def _warn(growth, steps):
     if growth > 0:
         rate = np.log(growth) / steps
@@ -132,7 +135,7 @@ def _warn(growth, steps):
 _largest_p = Primitive("largest_of_batch")
 
 
-def _largest_of_batch(value):
+def largest_of_batch(value):
     """The value itself; under ``jax.vmap`` the largest in the batch, no longer batched.
 
     So a batch is told of once, and what follows a ``lax.cond`` on it stays a branch.

@@ -20,6 +20,7 @@ from diffsim.adjoint.checkpointed import play
 from diffsim.adjoint.scan import lifted
 from diffsim.adjoint.schedule.online import binomials
 from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop, put, take
+from diffsim.host import call, named
 from diffsim.solver import frozen
 
 Count = Annotated[int, Gt(0)]
@@ -127,7 +128,7 @@ class _Loop(NamedTuple):
         )
 
     def _tell(self, consts, carry):
-        jax.debug.callback(partial(_warn, self.max_steps), self.more(consts, carry))
+        call(_warn, self.max_steps, self.more(consts, carry))
 
     @property
     def _table(self):
@@ -214,8 +215,9 @@ class _Loop(NamedTuple):
         return lax.fori_loop(0, count, pull, bars)
 
 
+@named
 def _warn(max_steps, goes_on):
-    if np.any(goes_on):
+    if goes_on:
         warnings.warn(
             f"the loop was stopped after max_steps={max_steps} while its condition still held: "
             "the result is not what the condition asks for; allow more steps",

@@ -11,9 +11,7 @@ from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from annotated_types import Gt
 from jax import lax
 from pydantic import AllowInfNan
@@ -29,6 +27,7 @@ from diffsim.adjoint.steps import (
     run,
     take,
 )
+from diffsim.host import call, named
 from diffsim.solver import frozen
 
 
@@ -191,13 +190,14 @@ def _report(adjoint, smooth, kept, gaps):
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
     for gap, size in zip(worst, largest, strict=True):
         limit = adjoint.drift or (1e-8 if gap.dtype.itemsize >= 8 else 1e-3)
-        jax.debug.callback(partial(_warn, limit), gap / jnp.where(size > 0, size, 1))
+        call(_warn, limit, gap / jnp.where(size > 0, size, 1))
 
 
+@named
 def _warn(limit, drift):
-    if not np.all(np.asarray(drift) <= limit):
+    if not drift <= limit:
         warnings.warn(
-            f"the walk back drifted by {np.max(drift):.1e} of the field, more than {limit:.1e}: "
+            f"the walk back drifted by {drift:.1e} of the field, more than {limit:.1e}: "
             "the gradient is that much wrong; take more stretches, float64 or "
             "Revolve(checkpoints=…)",
             Drifted,
