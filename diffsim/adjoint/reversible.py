@@ -11,6 +11,7 @@ from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from annotated_types import Gt
 from jax import lax

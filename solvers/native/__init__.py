@@ -6,10 +6,13 @@ devices, and for derivatives the plain function does the same.
 """
 
 import ctypes
+import hashlib
 import os
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +29,31 @@ def built() -> bool:
     if spec is None or spec.origin is None or os.environ.get("DIFFSIM_NATIVE") == "0":
         return False
     library = ctypes.CDLL(spec.origin)
+    if not _of_these_sources(library):
+        warnings.warn(
+            f"{spec.origin} was compiled from other sources than are here, so plain JAX runs in its "
+            "place: install the package again",
+            stacklevel=2,
+        )
+        return False
     if not library.diffsim_runs_here():
         return False
     for sweep in SWEEPS:
         handler = jax.ffi.pycapsule(getattr(library, f"diffsim_{sweep}"))
         jax.ffi.register_ffi_target(f"diffsim_{sweep}", handler, platform="cpu")
     return True
+
+
+def _of_these_sources(library) -> bool:
+    """Whether a library was built from the sources beside this file, as `build` stamps it."""
+    stamp = getattr(library, "diffsim_sources", None)
+    if stamp is None:
+        return False
+    stamp.restype = ctypes.c_char_p
+    folder = Path(__file__).parent
+    sources = sorted([*folder.glob("*.cc"), *folder.glob("*.h")])
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
+    return stamp() == digest.hexdigest().encode()
 
 
 def twin(plain: Callable, compiled: Callable) -> Callable:

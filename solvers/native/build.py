@@ -1,5 +1,6 @@
 """How setuptools builds the compiled sweeps, where it can."""
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,6 +15,9 @@ class BuildSweeps(build_ext):
         jaxlib = find_spec("jaxlib")
         if jaxlib is not None and jaxlib.origin is not None:
             ext.include_dirs.append(str(Path(jaxlib.origin).parent / "include"))
+        sources = sorted([*ext.sources, *ext.depends])  # as `solvers.native` reads them
+        digest = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources))
+        ext.define_macros.append(("DIFFSIM_SOURCES", f'"{digest.hexdigest()}"'))
         super().build_extension(ext)
 
     def get_export_symbols(self, ext):

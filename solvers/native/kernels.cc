@@ -54,6 +54,11 @@ namespace plain {
 extern "C" int diffsim_runs_here() { return 1; }
 #endif
 
+#ifndef DIFFSIM_SOURCES
+#define DIFFSIM_SOURCES "unknown"
+#endif
+extern "C" const char* diffsim_sources() { return DIFFSIM_SOURCES; }
+
 namespace ffi = xla::ffi;
 
 namespace {
