@@ -146,6 +146,7 @@ def test_a_case_that_blows_up_ends_with_field_step_place_and_cause(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     sources = f"params.sources={[[60.0, 70.0]] * 20}"
     argv = ["-s", "precision=float32", "-s", "forcing.sources.amplitude=3e38", "-s", sources]
+    argv += ["-s", "task={type: Forward}"]
     assert main(["small.yaml", *argv]) == 1
     said = capsys.readouterr().out
     found = re.search(
