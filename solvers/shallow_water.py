@@ -8,7 +8,6 @@ parallel turns by ``u tan(latitude) / radius`` as it does by f.
 """
 
 import itertools
-from functools import partial
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
@@ -16,7 +15,6 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Gt, MinLen
-from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, frozen
@@ -149,36 +147,23 @@ class ShallowWater(AdjointSolver):
         acting = self._acting(coefficients, state.bed, forcing_n)
 
         def euler(flow):
-            return self._moved(flow, self._rates(flow, acting), acting)
+            state = ShallowWaterState(*flow, acting.bed)
+            return self._moved(flow, self._volumes.rates(state, acting.given), acting)
 
         flow = state.depth, state.discharge
         depth, discharge = stencil.strong_stability_preserving(euler, flow)
         return ShallowWaterState(depth, discharge, acting.bed)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transposes of both stages, one after the other; that of the rates is by hand."""
+        """The transposes of both stages, the second's first; that of the rates is by hand."""
         acting, pull_acting = jax.vjp(self._acting, coefficients, state.bed, forcing_n)
-        first, bars = (state.depth, state.discharge), (state_bar.depth, state_bar.discharge)
-        second = self._moved(first, self._rates(first, acting), acting)
-        half = jax.tree.map(lambda bar: bar / 2, bars)
-        add = partial(jax.tree.map, jnp.add)
-
-        def back(carry, is_second):
-            flow_bar, acting_bar = carry
-            flow = jax.tree.map(partial(jnp.where, is_second), second, first)
-            state = ShallowWaterState(*stencil.materialise(flow), acting.bed)
-            rates, pull_rates = self._volumes.vjp(state, acting.given)
-            _, pull_moved = jax.vjp(self._moved, flow, rates, acting)
-            flow_bar, rates_bar, more = pull_moved(flow_bar)
-            (*other_bar, bed_bar), given_bar = pull_rates(rates_bar)
-            more = more._replace(bed=bed_bar, given=given_bar)
-            return (add(flow_bar, tuple(other_bar)), add(acting_bar, more)), None
-
+        second, pull_first = self._euler_vjp((state.depth, state.discharge), acting)
+        _, pull_second = self._euler_vjp(second, acting)
+        half = jax.tree.map(lambda bar: bar / 2, (state_bar.depth, state_bar.discharge))
         nothing = jax.tree.map(jnp.zeros_like, acting)._replace(bed=state_bar.bed)
-        stages = jnp.array([True, False])
-        (flow_bar, acting_bar), _ = lax.scan(back, (half, nothing), stages)
+        flow_bar, acting_bar = pull_first(*pull_second(half, nothing))
+        depth_bar, discharge_bar = _sum(flow_bar, half)
         coefficients_bar, bed_bar, forcing_bar = pull_acting(acting_bar)
-        depth_bar, discharge_bar = add(flow_bar, half)
         state_bar = ShallowWaterState(depth_bar, discharge_bar, bed_bar)
         return coefficients_bar, state_bar, forcing_bar
 
@@ -324,8 +309,20 @@ class ShallowWater(AdjointSolver):
             given.append(next(rest))
         return given
 
-    def _rates(self, flow, acting):
-        return self._volumes.rates(ShallowWaterState(*flow, acting.bed), acting.given)
+    def _euler_vjp(self, flow, acting):
+        """A step of Euler's, and its transpose, which adds to the cotangents of what acts."""
+        state = ShallowWaterState(*flow, acting.bed)
+        rates, pull_rates = self._volumes.vjp(state, acting.given)
+        new, pull_moved = jax.vjp(self._moved, flow, rates, acting)
+
+        def pull(flow_bar, acting_bar):
+            flow_bar, rates_bar, more = pull_moved(flow_bar)
+            (*by_rates, bed_bar), given_bar = pull_rates(rates_bar)
+            more = more._replace(bed=bed_bar, given=given_bar)
+            bars = _sum(flow_bar, tuple(by_rates)), _sum(acting_bar, more)
+            return stencil.materialise(bars)
+
+        return stencil.materialise(new), pull
 
     def _moved(self, flow, rates, acting):
         """Depth and discharge after a step of Euler's."""
@@ -362,6 +359,10 @@ class ShallowWater(AdjointSolver):
             factor *= 2 / (1 + jnp.sqrt(1 + 4 * drag * _norm(discharge)))
         factor = stencil.barrier(factor)
         return tuple(factor * q for q in discharge)
+
+
+def _sum(a, b):
+    return jax.tree.map(jnp.add, a, b)
 
 
 def _norm(vector):
