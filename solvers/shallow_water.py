@@ -147,7 +147,8 @@ class ShallowWater(AdjointSolver):
         acting = self._acting(coefficients, state.bed, forcing_n)
 
         def euler(flow):
-            state = ShallowWaterState(*flow, acting.bed)
+            depth, discharge = flow
+            state = ShallowWaterState(depth, discharge, acting.bed)
             return self._moved(flow, self._volumes.rates(state, acting.given), acting)
 
         flow = state.depth, state.discharge
@@ -311,7 +312,8 @@ class ShallowWater(AdjointSolver):
 
     def _euler_vjp(self, flow, acting):
         """A step of Euler's, and its transpose, which adds to the cotangents of what acts."""
-        state = ShallowWaterState(*flow, acting.bed)
+        depth, discharge = flow
+        state = ShallowWaterState(depth, discharge, acting.bed)
         rates, pull_rates = self._volumes.vjp(state, acting.given)
         new, pull_moved = jax.vjp(self._moved, flow, rates, acting)
 
