@@ -24,7 +24,7 @@ class Problem(NamedTuple):
 
     potential: Callable  # T -> θ
     inverse: Callable  # θ -> T
-    pace: jax.Array  # dt / c, [*field]
+    pace: jax.Array  # dt / c, [*field] or one number
     increment: Callable  # θ, base, pace, factor -> base + factor pace (A θ + q)
     operator: Callable  # -> about -A, a `multigrid.Operator`
 
@@ -118,13 +118,14 @@ class Theta:
     def advance(self, problem, field):
         potential, inverse, pace, increment, operator = problem
         weight = jnp.asarray(self.theta, pace.dtype)
-        start, ones = potential(field), jnp.ones_like(pace)
+        start = potential(field)
         known = increment(start, field, pace, 1 - weight)
 
         def residual(theta):
-            return increment(theta, (inverse(theta) - known) / pace, ones, -weight)
+            one = jnp.ones_like(pace)
+            return increment(theta, (inverse(theta) - known) / pace, one, -weight)
 
-        _, slope = jax.jvp(inverse, (start,), (ones,))
+        _, slope = jax.jvp(inverse, (start,), (jnp.ones_like(start),))
         solve = self.solve(_scaled(operator(), weight, slope / pace))
         return inverse(lax.custom_root(residual, start, solve.root, solve.tangent))
 

@@ -44,7 +44,7 @@ class Neumann:
 
     def gain(self, value, theta, half, exchange, law):
         """W/m³ into the cells beside the face; ``value`` is the flux over a cell's width."""
-        return jnp.broadcast_to(value, theta.shape)
+        return value + 0 * theta  # XLA would make full fields of it, ahead of all steps
 
 
 @frozen
@@ -71,9 +71,11 @@ Face = Dirichlet | Neumann | Robin | Periodic
 class Law(NamedTuple):
     """A conductivity that grows with temperature: ``k₀ (1 + slope T)``."""
 
-    slope: jax.Array  # 1/K
+    slope: jax.Array | None  # 1/K, None for one that does not
 
     def potential(self, temperature):
+        if self.slope is None:
+            return temperature
         # written to memory: each neighbour that reads it would compute it anew
         return stencil.materialise(temperature * (1 + self.slope / 2 * temperature))
 
@@ -83,6 +85,8 @@ class Law(NamedTuple):
     def surface(self, total, half, exchange):
         """T of ``half θ(T) + exchange T = total``, in the form that keeps its digits."""
         b = half + exchange
+        if self.slope is None:
+            return total / b
         return 2 * total / (b + jnp.sqrt(b**2 + 2 * half * self.slope * total))
 
 
@@ -96,8 +100,9 @@ class HeatParams(NamedTuple):
     # [axis, 2]: temperature, flux inwards or surroundings' temperature, as the face's kind wants
     boundary: Annotated[Any, Quantity("value at the faces", "K or W/m2")] = 0.0
     exchange: Annotated[Any, Quantity("heat exchange coefficient", "W/(m2 K)")] = 0.0  # [axis, 2]
-    slope: Annotated[Any, Quantity("relative growth of the conductivity", "1/K")] = 0.0
-    heating: Annotated[Any, Quantity("heating", "W/m3")] = 0.0  # [*grid.shape]
+    # one number; the conductivity does not depend on temperature if None
+    slope: Annotated[Any, Quantity("relative growth of the conductivity", "1/K")] = None
+    heating: Annotated[Any, Quantity("heating", "W/m3")] = None  # [*grid.shape]
     sources: Annotated[Any, Quantity("source position", "m")] = ()  # [source, axis]
 
 
@@ -113,8 +118,8 @@ class HeatForcing(NamedTuple):
 
 
 class HeatCoefficients(NamedTuple):
-    pace: jax.Array  # K m³/W, dt over the heat capacity; 1 in the halo
-    heating: jax.Array  # W/m³
+    pace: jax.Array  # K m³/W, dt over the heat capacity; 1 in the halo; or one number
+    heating: jax.Array | None  # W/m³
     # W/(m³ K): of the faces before the cells, for each axis, none at the grid's own faces;
     conductance: tuple[jax.Array, ...]
     half: tuple[tuple[jax.Array, jax.Array], ...]  # of the half cells at the grid's faces;
@@ -167,25 +172,33 @@ class Heat(AdjointSolver):
         ndim, dtype = self.grid.ndim, jnp.asarray(params.conductivity).dtype
         if dtype not in (jnp.float32, jnp.float64):
             raise TypeError(f"params.conductivity is {dtype}: give float32 or float64")
-        full = {name: _full(params, dtype, name, shape) for name, shape in self._shapes.items()}
+        given = {name: _given(params, dtype, name, shape) for name, shape in self._shapes.items()}
+        full = {
+            name: jnp.broadcast_to(given[name], self._shapes[name])
+            for name in ("conductivity", "boundary", "exchange")
+        }
+        pace, heating = self.dt / given["capacity"], given["heating"]
+        if heating is not None:
+            heating = jnp.pad(jnp.broadcast_to(heating, self.grid.shape), 1)
         parts = [self._faces(k, axis) for axis, k in enumerate(full["conductivity"])]
         conductance, half, joint = zip(*parts, strict=True)
         points = self._points(jnp.asarray(params.sources, dtype).reshape(-1, ndim))
         return HeatCoefficients(
-            pace=jnp.pad(self.dt / full["capacity"], 1, constant_values=1),
-            heating=jnp.pad(full["heating"], 1),
+            pace=jnp.pad(pace, 1, constant_values=1) if pace.ndim else pace,
+            heating=heating,
             conductance=conductance,
             half=half,
             joint=joint,
             boundary=full["boundary"],
             exchange=full["exchange"],
-            law=Law(full["slope"]),
+            law=Law(given["slope"]),
             sources=points._replace(weights=points.weights / math.prod(self.grid.spacing)),
         )
 
     def init(self, params):
         dtype = jnp.asarray(params.conductivity).dtype
-        return HeatState(jnp.pad(_full(params, dtype, "initial", self.grid.shape), 1))
+        start = _given(params, dtype, "initial", self.grid.shape)
+        return HeatState(jnp.pad(jnp.broadcast_to(start, self.grid.shape), 1))
 
     def step(self, coefficients, state, forcing_n):
         return self._step(self._increment, coefficients, state, forcing_n)
@@ -291,29 +304,49 @@ class Heat(AdjointSolver):
             c = c._replace(boundary=c.boundary + change)
         if (change := forcing_n.exchange_change) is not None:
             c = c._replace(exchange=c.exchange + change)
-        if (factor := forcing_n.heating_factor) is not None:
+        if (factor := forcing_n.heating_factor) is not None and c.heating is not None:
             c = c._replace(heating=c.heating * factor)
         return c
 
     def _increment(self, c, power, theta, base, pace, factor):
         """``base + factor pace (∇·(k₀ ∇θ) + q)``; the fields with their halos."""
-        new = base + factor * pace * (multigrid.divergence(c.conductance, theta) + c.heating)
+        new = base + factor * pace * self._rate(c, theta)
         gains, heat = self._thin(c, power, *self._rims(c, theta, pace, factor))
-        for where, gain in zip(self._beside, gains, strict=True):
-            new = new.at[where].add(gain)
+        new = self._plus(new, gains)
         if power is None:
             return new
         return stencil.put(new, c.sources._replace(weights=heat), jnp.ones_like(power))
 
+    def _rate(self, c, theta):
+        """``∇·(k₀ ∇θ) + q`` but for what comes through faces and from point sources."""
+        rate = multigrid.divergence(c.conductance, theta)
+        return rate if c.heating is None else rate + c.heating
+
+    def _plus(self, field, parts):
+        """A field with something added in the cells beside the faces.
+
+        In columns, number by number, that would be as slow as a sixth of the step: there the sweep
+        that makes the field adds it. Rows are added in place.
+        """
+        last = field.ndim - 1
+        places = list(zip(self._beside, stencil.materialise(parts), strict=True))
+        columns = places[2 * last :] if last else []
+        column = lax.broadcasted_iota(jnp.int32, field.shape, last)
+        for (_, part), here in zip(columns, (1, field.shape[last] - 2), strict=False):
+            part = jnp.pad(part, [(1, 1)] * last + [(0, 0)])
+            field += jnp.where(column == here, part, 0)
+        field = stencil.materialise(field)
+        for where, part in places[: len(places) - len(columns)]:
+            field = field.at[where].add(part)
+        return field
+
     def _rims(self, c, theta, pace, factor):
         """What `_thin` needs of the fields."""
         ends = [theta[where] for where in self._beside]
-        return (
-            ends,
-            [pace[where] for where in self._beside],
-            stencil.windows(pace, c.sources),
-            factor,
-        )
+        if pace.ndim == 0:
+            return ends, [pace] * len(ends), pace, factor
+        paces = [pace[where] for where in self._beside]
+        return ends, paces, stencil.windows(pace, c.sources), factor
 
     def _thin(self, c, power, ends, paces, window, factor):
         """What faces add to the cells beside them, and point sources to those around them."""
@@ -342,8 +375,10 @@ class Heat(AdjointSolver):
     def _pull(self, kept, new_bar):
         """The transpose of `_increment`: the divergence again, and products of differences."""
         c, power, theta, pace, factor = kept
-        scaled = stencil.materialise(factor * pace * new_bar)
-        rate = multigrid.divergence(c.conductance, theta) + c.heating
+        scale, scaled = factor * pace, new_bar
+        if pace.ndim > 0:  # or each neighbour that reads it would compute it anew
+            scale, scaled = 1.0, stencil.materialise(scale * new_bar)
+        rate = self._rate(c, theta)
         small = c._replace(conductance=None, heating=None)
         rims = self._rims(c, theta, pace, factor)
         _, transpose = jax.vjp(self._thin, small, power, *rims)
@@ -351,25 +386,23 @@ class Heat(AdjointSolver):
         bars = transpose(([new_bar[where] for where in self._beside], heat_bar))
         small_bar, power_bar, ends_bar, paces_bar, window_bar, factor_bar = bars
         factor_bar += jnp.sum(pace * new_bar * rate)
-        theta_bar = stencil.materialise(multigrid.divergence(c.conductance, scaled))
-        pace_bar = stencil.materialise(factor * new_bar * rate)
-        for where, end, pace_end in zip(self._beside, ends_bar, paces_bar, strict=True):
-            theta_bar, pace_bar = theta_bar.at[where].add(end), pace_bar.at[where].add(pace_end)
-        if power is not None:
-            points = c.sources._replace(weights=window_bar)
-            pace_bar = stencil.put(pace_bar, points, jnp.ones_like(power))
-        conductance = [-self._jump(scaled, i) * self._jump(theta, i) for i in range(theta.ndim)]
-        c_bar = small_bar._replace(conductance=tuple(conductance), heating=scaled)
+        theta_bar = self._plus(scale * multigrid.divergence(c.conductance, scaled), ends_bar)
+        if pace.ndim == 0:
+            pace_bar = factor * jnp.sum(new_bar * rate) + sum(paces_bar) + window_bar
+        else:
+            pace_bar = self._plus(factor * new_bar * rate, paces_bar)
+            if power is not None:
+                points = c.sources._replace(weights=window_bar)
+                pace_bar = stencil.put(pace_bar, points, jnp.ones_like(power))
+        jumps = zip(multigrid.jumps(scaled), multigrid.jumps(theta), strict=True)
+        conductance = [-scale * a * b for a, b in jumps]
+        heating = None if c.heating is None else scale * scaled
+        c_bar = small_bar._replace(conductance=tuple(conductance), heating=heating)
         return c_bar, power_bar, theta_bar, new_bar, pace_bar, factor_bar
-
-    def _jump(self, field, axis):
-        """Differences across the faces before the cells."""
-        difference = jnp.diff(field[self._part(axis, slice(None))], axis=axis)
-        return jnp.pad(difference, [(1, int(i != axis)) for i in range(field.ndim)])
 
     def _operator(self, c):
         """``-∇·(k₀ ∇)``; what leaves through faces goes to a temperature of 0."""
-        own = jnp.zeros_like(c.pace)
+        own = jnp.zeros_like(c.conductance[0])
         for i, where in enumerate(self._beside):
             axis, side = divmod(i, 2)
             face, half = self.boundary[axis][side], c.half[axis][side]
@@ -416,7 +449,8 @@ class Heat(AdjointSolver):
         """How many times its value at 0 K the conductivity is, at all temperatures given."""
         known = [[isinstance(face, Dirichlet | Robin) for face in pair] for pair in self.boundary]
         faces = np.broadcast_to(np.asarray(params.boundary), (self.grid.ndim, 2))[np.array(known)]
-        return 1 + np.asarray(params.slope) * np.append(np.asarray(params.initial), faces)
+        slope = 0.0 if params.slope is None else np.asarray(params.slope)
+        return 1 + slope * np.append(np.asarray(params.initial), faces)
 
     def _points(self, positions):
         """Multilinear windows in the padded field around positions in metres.
@@ -448,11 +482,12 @@ def _misfit(name, given, shape):
     return f"shape {given}, but {shape} is wanted: resample it, or give one number"
 
 
-def _full(params, dtype, name, shape):
-    """A parameter at its full shape."""
-    value = jnp.asarray(getattr(params, name), dtype)
+def _given(params, dtype, name, shape) -> Any:
+    """A parameter, of a shape that broadcasts to the full one; None if it is absent."""
+    if (value := getattr(params, name)) is None:
+        return None
+    value = jnp.asarray(value, dtype)
     if text := _misfit(name, value.shape, shape):
         raise ValueError(f"params.{name} has {text}")
-    if name == "conductivity" and value.shape == shape[1:]:
-        value = value[None]
-    return jnp.broadcast_to(value.reshape((1,) * (len(shape) - value.ndim) + value.shape), shape)
+    rows = name == "conductivity" and value.shape == shape[1:]
+    return value[None] if rows else value

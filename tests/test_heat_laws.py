@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from heat_case import centres, heat, run
+from heat_case import centres, heat, inside, run
 
+from diffsim.simulate import simulate
 from solvers.heat import RKL2, Dirichlet, Explicit, HeatForcing, HeatParams, Neumann, Theta
 
 SHAPE = 7, 6
@@ -100,3 +101,29 @@ def test_a_step_of_a_hundred_explicit_limits_is_right():
     for scheme in (Theta(0.5), RKL2(21)):
         found = run(heat((64,), (1.0,), dt, scheme), params, 4)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dt", "rtol"),
+    [(Explicit(), 1e-3, 1e-13), (Theta(0.5), 0.1, 1e-10)],
+    ids=["explicit", "implicit"],
+)
+def test_a_number_is_a_field_that_is_the_same_everywhere(scheme, dt, rtol):
+    """And a slope or a heating that is absent is 0: the same sums in another order, so round-off of
+    5 steps or the tolerance of 1e-12 of 5 solves for the loss and its gradient; by the capacity it
+    is the sum of that by each cell's."""
+    faces = ((Dirichlet(), Neumann()), (Neumann(), Dirichlet()))
+    solver, forcing = box(dt, scheme, faces), HeatForcing(sources=jnp.ones((5, 2)))
+    values, zero = jnp.array([[0.3, 0.2], [0.1, 0.4]]), jnp.array(0.0)
+    number = rough()._replace(capacity=jnp.array(1.5), slope=None, boundary=values)
+    field = number._replace(capacity=jnp.full(SHAPE, 1.5), slope=zero, heating=zero)
+    weights = np.random.default_rng(1).random(SHAPE)
+
+    def loss(params):
+        state, _ = simulate(solver, params, lambda _: (), steps=5, forcing=forcing)
+        return jnp.sum(weights * inside(solver, state) ** 2)
+
+    (value, own), (full, each) = (jax.jit(jax.value_and_grad(loss))(p) for p in (number, field))
+    each = each._replace(capacity=jnp.sum(each.capacity), slope=None, heating=None)
+    for a, b in zip(*map(jax.tree.leaves, ((value, own), (full, each))), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())

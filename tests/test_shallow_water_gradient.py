@@ -8,7 +8,16 @@ from shallow_water_case import basin, centres, end, params
 
 from diffsim.check import difference_test
 from solvers import stencil
-from solvers.shallow_water import Coriolis, Open, Periodic, ShallowWaterForcing, Wall
+from solvers.earth import Rotation, Sphere
+from solvers.shallow_water import (
+    Coriolis,
+    Discharge,
+    Open,
+    Periodic,
+    ShallowWaterForcing,
+    Stage,
+    Wall,
+)
 
 LIMITERS = [stencil.Minmod(), stencil.VanLeer(), stencil.MonotonizedCentral()]
 STEPS = 40
@@ -89,3 +98,44 @@ def test_is_finite_without_any_water():
     gradient, rained = jax.jit(jax.grad(loss, argnums=(0, 1)))(dry, forcing)
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient))
     assert np.all(np.isfinite(rained.rain))
+
+
+ALL_FACES = ((Stage(), Discharge()), (Wall(), Open(0.0)))
+ROUND = ((Wall(), Stage()), (Periodic(), Periodic()))
+PLANE = {"coriolis": Coriolis(f=1e-2)}
+PLANET = {"sphere": Sphere(90 / np.pi), "coriolis": Rotation(1e-2)}  # m, rad/s; ends at the pole
+
+
+@pytest.mark.parametrize(
+    ("limiter", "faces", "earth"),
+    [
+        (stencil.VanLeer(), ROUND, PLANE),
+        (stencil.Minmod(), ALL_FACES, PLANE),
+        (None, ALL_FACES, PLANE),
+        (stencil.VanLeer(), ROUND, PLANET),
+        (None, ALL_FACES, PLANET),
+    ],
+    ids=repr,
+)
+def test_pullback_is_the_transpose_that_jax_derives(limiter, faces, earth):
+    """Of one step over rough half-dry ground with everything that can act on it, for every
+    argument: 1e-13 of each leaf's largest entry, some hundred roundings. With Minmod the waves of
+    both sides of the open face stay equally fast, whatever is moved: they may not count twice."""
+    shape = (9, 8)
+    solver = basin((45.0, 56.0), shape, 0.1, faces, limiter=limiter, **earth)
+    random = np.random.default_rng(1)
+    bed = 2 * random.random(shape) - 1.2
+    stage = np.maximum(bed, 0.3 + 0.2 * random.random(shape))
+    flow = 0.1 * random.standard_normal((2, *shape)) * (stage > bed)
+    friction, uplift = 0.03 + 0.01 * random.random(shape), random.random(shape)
+    fields = {"discharge": flow, "friction": friction, "uplift": uplift}
+    values = params(bed, stage, **{name: jnp.asarray(field) for name, field in fields.items()})
+    level, inflow = jnp.array([0.3]), jnp.array([0.2]) if faces is ALL_FACES else None
+    forcing = ShallowWaterForcing(level, inflow, rain=jnp.array(0.01), uplift=jnp.array(0.1))
+    args = solver.coefficients(values), solver.init(values), forcing
+    new = jax.jit(solver.step)(*args)
+    bar = jax.tree.map(lambda u: jnp.asarray(random.standard_normal(u.shape)), new)
+    derived = jax.jit(lambda *args: jax.vjp(solver.step, *args)[1](bar))(*args)
+    by_hand = jax.jit(solver.pullback)(*args, bar)
+    for own, jaxs in zip(*map(jax.tree.leaves, (by_hand, derived)), strict=True):
+        np.testing.assert_allclose(own, jaxs, rtol=0, atol=1e-13 * np.abs(jaxs).max())
