@@ -13,6 +13,7 @@ from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.linear import derivable, inexact
 from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
@@ -94,6 +95,13 @@ def simulate(
         state, coefficients_bar, state_bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
         return (state, lost), coefficients_bar, (state_bar, None), (None, forcing_bar)
 
+    def blind_one(n_and_forcing, bar):
+        n, forcing_n = n_and_forcing
+        beat(n)
+        args = coefficients, forcing_n, bar[0]
+        coefficients_bar, state_bar, forcing_bar = solver.blind(*args)  # pyright: ignore
+        return coefficients_bar, (state_bar, None), (None, forcing_bar)
+
     def advance_stretch(carry, stretch):
         return scan(advance_one, carry, stretch, every, adjoint=Periodic(every))
 
@@ -126,7 +134,9 @@ def simulate(
         return new, observe(new[0]), kept
 
     if keep and isinstance(solver, RetracingSolver):
-        f = Retraceable(advance, lambda carry: observe(carry[0]), retrace, coefficients)
+        blind = blind_one if isinstance(adjoint, Sampled | Fit) and every == 1 else None
+        look = lambda carry: observe(carry[0])  # noqa: E731
+        f = Retraceable(advance, look, retrace, coefficients, blind)
     else:
         f = Invertible(seen, undo) if keep else lambda *args: seen(*args)[:2]
     (state, lost), later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)

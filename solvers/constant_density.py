@@ -47,6 +47,15 @@ def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar,
     return sweeps(kappa, p, memory, points, new_bar, p_bar, memory_bar)
 
 
+def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
+    """`transpose` for all but κ: the adjoint field alone, which follows without the field itself.
+
+    Returns:
+        the cotangents of p, p° and the memory, and what the sources' windows see.
+    """
+    return _adjoin(frame, dt, kappa, points, new_bar, p_bar, memory_bar)
+
+
 def keep(frame: Frame, dt: float, memory):
     """What the layers with this memory added to their second differences, one after the other."""
     return _twin(_keep, _keep_compiled, frame, dt)(memory)
@@ -97,6 +106,12 @@ def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
     kappa_bar = stencil.materialise(new_bar * curvature)
     kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
     return kappa_bar, p_bar, -new_bar, memory_bar, _felt(new_bar, points)
+
+
+def _adjoin(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
+    new_bar = frame.unmirror(new_bar)
+    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
+    return p_bar, -new_bar, memory_bar, _felt(new_bar, points)
 
 
 def _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar):

@@ -20,7 +20,15 @@ from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import UNROLL, SmoothStep, differentiable_loop, in_turn, run
+from diffsim.adjoint.steps import (
+    UNROLL,
+    SmoothStep,
+    differentiable_loop,
+    in_parts,
+    in_turn,
+    joined,
+    run,
+)
 from diffsim.solver import frozen
 
 
@@ -79,19 +87,6 @@ class _Kept(NamedTuple):
     end: list  # the state after the last one
 
 
-def _parts(xs, cuts):
-    """The inputs of the odd steps at the start and those of the stretches: ``[stretch, step]``."""
-    odd, steps, count = cuts
-    whole = [x[odd:].reshape(count, steps, *x.shape[1:]) for x in xs]
-    return [[x[None, :odd] for x in xs], whole] if odd else [whole]
-
-
-def _joined(parts):
-    """The reverse of `_parts`."""
-    flat = [[x.reshape(-1, *x.shape[2:]) for x in part] for part in parts]
-    return [jnp.concatenate(pieces) for pieces in zip(*flat, strict=True)] if flat[1:] else flat[0]
-
-
 def _forward(adjoint, length, step, consts, carry, xs):
     """All steps once."""
     if not (step.undo or step.retrace):
@@ -111,12 +106,12 @@ def _forward(adjoint, length, step, consts, carry, xs):
 
     odd, steps, count = cuts = adjoint.cuts(length)
     seen, kept = [], []
-    for part in _parts(xs, cuts):
+    for part in in_parts(xs, cuts):
         size = (odd, 1) if len(seen) == 0 and odd else (steps, count)
         carry, (starts, ys, destroyed) = lax.scan(partial(stretch, size[0]), carry, part, size[1])
         seen.append(ys)
         kept.append(_Kept(starts, destroyed, carry))
-    return (carry, _joined(seen)), kept
+    return (carry, joined(seen)), kept
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
@@ -141,7 +136,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
 
     walked = partial(_walked, smooth)
     cuts = adjoint.cuts(length)
-    parts = list(zip(_parts(xs, cuts), _parts(ys_bar, cuts), kept, strict=True))
+    parts = list(zip(in_parts(xs, cuts), in_parts(ys_bar, cuts), kept, strict=True))
     odd, steps, count = cuts
     firsts = [odd + steps * jnp.arange(count), jnp.zeros(1, int)]
     consts_bar, xs_bar = smooth.zeros(consts, xs)
@@ -154,7 +149,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         xs_bars.insert(0, xs_bar)
         gaps.append(gap)
     _report(adjoint, smooth, kept, gaps)
-    return bars[0], bars[1], [*_joined(xs_bars), *bars[2]]
+    return bars[0], bars[1], [*joined(xs_bars), *bars[2]]
 
 
 def _undone(smooth, consts, after, x, destroyed, carry_bar, y_bar):

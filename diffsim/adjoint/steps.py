@@ -37,6 +37,9 @@ class Step:
     look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
     # the leaves of the carry that are not undone but handed through
     through: tuple[int, ...] = ()
+    # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
+    # number, None for the images, which ask for the carry
+    blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)
@@ -316,6 +319,27 @@ def put_block(leaves, values, start):
     """The leaves with slices from ``start`` on replaced."""
     pairs = zip(leaves, values, strict=True)
     return [lax.dynamic_update_slice_in_dim(leaf, value, start, 0) for leaf, value in pairs]
+
+
+def in_parts(xs, cuts):
+    """Steps cut into the odd ones at the start and a number of parts of equal size.
+
+    Args:
+        xs: arrays ``[step, ...]``
+        cuts: the number of the odd ones, the size of a part, the number of parts
+
+    Returns:
+        the odd ones ``[1, step, ...]`` if there are any, and the parts ``[part, step, ...]``.
+    """
+    odd, steps, count = cuts
+    whole = [x[odd:].reshape(count, steps, *x.shape[1:]) for x in xs]
+    return [[x[None, :odd] for x in xs], whole] if odd else [whole]
+
+
+def joined(parts):
+    """The reverse of `in_parts`."""
+    flat = [[x.reshape(-1, *x.shape[2:]) for x in part] for part in parts]
+    return [jnp.concatenate(pieces) for pieces in zip(*flat, strict=True)] if flat[1:] else flat[0]
 
 
 def advance(step, consts, carry, xs, size, keep_states=False):
