@@ -17,7 +17,15 @@ from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
-from diffsim.solver import AdjointSolver, Observe, Record, RetracingSolver, ReversibleSolver, Solver
+from diffsim.solver import (
+    AdjointSolver,
+    ImagingSolver,
+    Observe,
+    Record,
+    RetracingSolver,
+    ReversibleSolver,
+    Solver,
+)
 
 TICK = 100  # steps between two signs of life
 
@@ -67,6 +75,8 @@ def simulate(
         raise ValueError(
             f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one a step"
         )
+    if isinstance(adjoint, Sampled):
+        _refuse_sampling(solver, adjoint, every)
     coefficients = solver.coefficients(params)
     step = step_of(solver)
 
@@ -134,7 +144,8 @@ def simulate(
         return new, observe(new[0]), kept
 
     if keep and isinstance(solver, RetracingSolver):
-        blind = blind_one if isinstance(adjoint, Sampled | Fit) and every == 1 else None
+        images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
+        blind = blind_one if images and every == 1 else None
         look = lambda carry: observe(carry[0])  # noqa: E731
         f = Retraceable(advance, look, retrace, coefficients, blind)
     else:
@@ -160,6 +171,16 @@ def _look(lost, state, n, steps):
 def _tell(watch, lost):
     if lost >= 0:
         watch(int(lost))
+
+
+def _refuse_sampling(solver, adjoint, every):
+    if not isinstance(solver, ImagingSolver):
+        raise TypeError(adjoint.refusal(solver))
+    if every > 1:
+        raise ValueError(
+            f"every={every}: {adjoint!r} runs with an observation at each step only; leave every "
+            f"out and take data[::{every}], or use Revolve(checkpoints=…)"
+        )
 
 
 def _keeper(solver, adjoint):

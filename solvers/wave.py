@@ -247,9 +247,7 @@ class Wave(RetracingSolver, ImagingSolver):
         if coefficients.buoyancy is not None:
             return self._pullback_over(coefficients, None, forcing_n, state_bar)
         points = coefficients.sources
-        bars = constant_density.adjoin(
-            self.frame, self.dt, coefficients.kappa, points, *state_bar
-        )
+        bars = constant_density.adjoin(self.frame, self.dt, coefficients.kappa, points, *state_bar)
         return self._bars(coefficients, forcing_n, None, *bars)
 
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
@@ -268,7 +266,7 @@ class Wave(RetracingSolver, ImagingSolver):
         new_bar = frame.unmirror(new_bar)
         images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
         memory_bar = self._weigh(memory_bar, 2)
-        flux = kappa_bar = None
+        flux, kappa_bar = None, None  # type: Any, Any
         if state is not None:
             flux, after = divergence.absorb(frame, self.dt, buoyancy, state.pressure, state.memory)
             kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))

@@ -159,9 +159,9 @@ class Retraceable:
     ``forward(carry, x) -> (carry, kept)`` is the step with what `back` needs besides the new carry;
     ``look(carry) -> y`` sees the new carry; ``back(carry, x, kept, carry_bar)`` gives the carry
     before, and the cotangents of ``consts``, of that carry and of ``x``: None for what has none.
-    ``consts`` are the arrays that `forward` closes over. For ``Sampled(…)``, ``blind(x, carry_bar)``
-    gives the same cotangents with no carry: None for those of ``consts`` that ask for it. To every
-    other strategy it is the function ``(carry, x) -> (carry, y)``.
+    ``consts`` are the arrays that `forward` closes over. To every other strategy it is the function
+    ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if there is one:
+    the same cotangents with no carry, those of ``consts`` None where they ask for it.
     """
 
     forward: Callable[[Any, Any], tuple[Any, Any]]
