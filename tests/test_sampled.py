@@ -1,6 +1,8 @@
 """Imaging every k-th step: what is exact, what is approximate, and by how much."""
 
+import json
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +12,13 @@ from wave_case import ricker, wave
 
 from diffsim import Sampled, StoreAll, scan, simulate
 from diffsim.adjoint.sampled import largest
+from diffsim.case import CaseError, load
+from diffsim.run import main
 from diffsim.solver import ImagingSolver
 from solvers import Heat, Wave, native
 from solvers.wave import Absorbing, Free, Rigid, WaveForcing, WaveParams
 
+CROSSHOLE = Path(__file__).parent.parent / "cases" / "crosshole.yaml"
 DT, STEPS, FREQUENCY = 2e-3, 240, 15.0  # s, -, Hz
 INSTRUMENTS = np.array([[31.0, -20.0], [77.0, 40.0]])
 
@@ -153,8 +158,9 @@ def test_nothing_is_allowed_that_white_noise_would_alias():
 @pytest.mark.parametrize("compiled", [True, False], ids=["at its best", "in plain JAX"])
 @pytest.mark.parametrize("density", [False, True], ids=["", "density"])
 def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
-    """⟨step(a), b⟩ by JAX's own transpose, for all but the medium: 1e-12 of the largest, as a
-    cotangent is a sum of some hundred rounded products. The step is linear: so at any state."""
+    """By JAX's own transpose, for all but the medium: 1e-12 of the largest, as a cotangent is a sum
+    of some hundred rounded products. The step is linear: so at any state, but for one that has the
+    images of the faces in its halo, as all have."""
     if not compiled:
         monkeypatch.setattr(native, "built", lambda: False)
     solver, params, forcing = example(density)
@@ -168,13 +174,21 @@ def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
     forcing_n = jax.tree.map(lambda f: f[3], forcing)
     weights = coefficients.sources.weights
 
+    frame = solver.frame
+
+    def imaged(state):
+        inner = (slice(frame.halo, -frame.halo),) * 2
+        fields = (jnp.pad(frame.silence(p[inner]), frame.halo) for p in state[:2])
+        return type(state)(*map(frame.mirror, fields), state.memory)
+
     def step(weights, state, forcing_n):
         sources = coefficients.sources._replace(weights=weights)
-        return solver.step(coefficients._replace(sources=sources), state, forcing_n)
+        return solver.step(coefficients._replace(sources=sources), imaged(state), forcing_n)
 
     exact = jax.vjp(step, weights, state, forcing_n)[1](bar)
-    medium, *ours = solver.blind(coefficients, forcing_n, bar)
-    assert_close((medium.sources.weights, *ours), exact, 1e-12)
+    medium, state_bar, forcing_bar = solver.blind(coefficients, forcing_n, bar)
+    (state_bar,) = jax.vjp(imaged, state)[1](state_bar)
+    assert_close((medium.sources.weights, state_bar, forcing_bar), exact, 1e-12)
     assert medium.kappa is None
     assert medium.buoyancy is None
 
@@ -286,3 +300,14 @@ def test_of_an_initial_field_nothing_is_known():
     (remark,) = Sampled(2).remarks(solver, None)
     assert not remark.fatal
     assert np.isnan(Sampled(2).aliased(solver, None))
+
+
+def test_a_case_is_held_to_the_limit_and_its_run_says_what_is_aliased(tmp_path):
+    """150 Hz and steps of 0.2 ms: every fifth step is allowed, 1 / (2 · 480 Hz · 0.2 ms)."""
+    load(CROSSHOLE, ["adjoint={type: Sampled, every: 5}"])
+    with pytest.raises(CaseError, match=r"adjoint\.every: every=6 images .*; give at most 5"):
+        load(CROSSHOLE, ["adjoint={type: Sampled, every: 6}"])
+    overrides = ("-s", "adjoint={type: Sampled, every: 4}", "-s", "steps=120")
+    assert main([str(CROSSHOLE), "--out", str(tmp_path), *overrides]) == 0
+    assert 0 <= json.loads((tmp_path / "metrics.json").read_text())["image_aliased"] < 1e-3
+    assert "of one step in 4" in (tmp_path / "run.log").read_text()
