@@ -266,7 +266,8 @@ class Wave(RetracingSolver, ImagingSolver):
         new_bar = frame.unmirror(new_bar)
         images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
         memory_bar = self._weigh(memory_bar, 2)
-        flux, kappa_bar = None, None  # type: Any, Any
+        flux: Any = None
+        kappa_bar: Any = None
         if state is not None:
             flux, after = divergence.absorb(frame, self.dt, buoyancy, state.pressure, state.memory)
             kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
