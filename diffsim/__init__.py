@@ -5,6 +5,7 @@ from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Invertible, StoreAll, scan
 from diffsim.adjoint.store.states import Disk, Host, Tiered
 from diffsim.curvature import gauss_newton_vp, hvp
@@ -23,6 +24,7 @@ __all__ = [
     "Periodic",
     "Reversible",
     "Revolve",
+    "Sampled",
     "StoreAll",
     "Tiered",
     "external_step",

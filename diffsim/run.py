@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 
 from diffsim import planned, plot, result
 from diffsim.adjoint.checkpointed import Checkpointed
+from diffsim.adjoint.sampled import Sampled
 from diffsim.case import CaseError, Loaded, load
 from diffsim.observe import highest
 from diffsim.task import Gradient, Outcome, Problem
@@ -233,6 +234,11 @@ def _summarise(loaded: Loaded, data: xr.Dataset, metrics: dict, folder: Path):
         lines["memory"] = (
             f"{kept}, {{states_kept}} states kept; "
             "to store all would take {store_all_bytes:.3g} MB"
+        )
+    if isinstance(adjoint := loaded.problem.adjoint, Sampled) and "image_aliased" in metrics:
+        lines["image"] = (
+            f"of one step in {adjoint.every}; about {{image_aliased:.1g}} of it is an alias, by "
+            "the forcing's spectrum"
         )
     lines["process"] = "{peak_rss_bytes:.3g} MB at most"
     log.info("%s", loaded.case.title)

@@ -14,11 +14,20 @@ from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
 from diffsim.host import call
-from diffsim.solver import AdjointSolver, Observe, Record, RetracingSolver, ReversibleSolver, Solver
+from diffsim.solver import (
+    AdjointSolver,
+    ImagingSolver,
+    Observe,
+    Record,
+    RetracingSolver,
+    ReversibleSolver,
+    Solver,
+)
 
 TICK = 100  # steps between two signs of life
 
@@ -69,6 +78,8 @@ def simulate(
         raise ValueError(
             f"the forcing has {sorted(lengths)} time slices, but steps={steps}: give one a step"
         )
+    if isinstance(adjoint, Sampled):
+        _refuse_sampling(solver, adjoint, every)
     coefficients = solver.coefficients(params)
     step = step_of(solver)
 
@@ -100,6 +111,12 @@ def simulate(
         args = coefficients, state, forcing_n, kept, bar, total
         state, total, bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
         return state, total, bar, (None, forcing_bar)
+
+    def blind_one(n_and_forcing, bar):
+        n, forcing_n = n_and_forcing
+        beat(n)
+        coefficients_bar, bar, forcing_bar = solver.blind(coefficients, forcing_n, bar)  # pyright: ignore
+        return coefficients_bar, bar, (None, forcing_bar)
 
     def undo_stretch(state, stretch, kept):
         back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
@@ -141,7 +158,9 @@ def simulate(
     if trace is None:
         f = lambda *args: ((new := forth(*args)), observe(new))  # noqa: E731
     elif isinstance(solver, RetracingSolver):
-        f = Retraceable(forth, tracing, observe, retrace, coefficients)
+        images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
+        blind = blind_one if images and every == 1 else None
+        f = Retraceable(forth, tracing, observe, retrace, coefficients, blind)
     else:
         f = Invertible(seen, undo)
     state, later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
@@ -155,6 +174,16 @@ def simulate(
 def _shifted(first, later):
     """What was seen of the first state and after each step but the last one."""
     return jnp.concatenate([jnp.expand_dims(first, 0).astype(later.dtype), later[:-1]])
+
+
+def _refuse_sampling(solver, adjoint, every):
+    if not isinstance(solver, ImagingSolver):
+        raise TypeError(adjoint.refusal(solver))
+    if every > 1:
+        raise ValueError(
+            f"every={every}: {adjoint!r} runs with an observation at each step only; leave every "
+            f"out and take data[::{every}], or use Revolve(checkpoints=…)"
+        )
 
 
 def _tracer(solver, adjoint, step):

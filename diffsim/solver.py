@@ -167,6 +167,24 @@ def added(total: Record, more: Record) -> Record:
     return jax.tree.map(lambda a, b: b if b.dtype == jax.dtypes.float0 else a + b, total, more)
 
 
+class ImagingSolver(AdjointSolver):
+    """A solver whose step is linear in state and forcing: what transposes it asks for no state.
+
+    But for the cotangents of some coefficients, the medium's: each is an image, a sum over time of
+    products of the state and its cotangent.
+    """
+
+    @abstractmethod
+    def blind(
+        self, coefficients: Record, forcing_n: Record, state_bar: Record
+    ) -> tuple[Record, Record, Record]:
+        """`pullback` where the state is not known: None for the coefficients that are imaged."""
+
+    @abstractmethod
+    def spectrum(self, forcing: Record) -> np.ndarray:
+        """How much of each frequency drives the state: as of ``rfft`` over the steps, concrete."""
+
+
 class ReversibleSolver(Solver):
     """A solver that can walk back: `unstep` undoes `step`, given the little that was lost."""
 

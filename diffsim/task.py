@@ -12,6 +12,7 @@ import numpy as np
 from annotated_types import MinLen
 from pydantic import InstanceOf
 
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.blow_up import BlowUp, first_non_finite
 from diffsim.fields import Entry, Home
@@ -149,6 +150,9 @@ class Gradient(Task):
             "temporary_bytes": backward.bytes,
             "store_all_bytes": _residual_bytes(loss, args),
         }
+        if isinstance(problem.adjoint, Sampled):
+            aliased = problem.adjoint.aliased(problem.solver, problem.forcing)  # pyright: ignore
+            metrics["image_aliased"] = aliased
         data = {"predicted": np.asarray(predicted), "observed": np.asarray(observed)}
         gradient = {k: np.asarray(g) for k, g in entries(gradient).items()}
         runs = {"observed": forward, "predicted": backward}

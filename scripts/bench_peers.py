@@ -30,7 +30,11 @@ from peers.report import draw, table
 
 # tool: its package, the absorbing layer it has, how it may remember the past
 TOOLS = {
-    "diffsim": ("jax", "CPML", ("Reversible", "StoreAll", "Revolve(22)", "Revolve(8)")),
+    "diffsim": (
+        "jax",
+        "CPML",
+        ("Reversible", "StoreAll", "Revolve(22)", "Revolve(8)", "Sampled(4)", "Sampled(10)"),
+    ),
     "equinox": ("equinox", "CPML (ours)", ("22 checkpoints",)),
     "devito": ("devito", "damping", ("store all", "every 4th step", "pyrevolve")),
     "deepwave": ("deepwave", "CPML", ("store all", "every 10th step")),

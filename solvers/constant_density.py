@@ -47,6 +47,16 @@ def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar,
     return sweeps(kappa, p, memory, points, new_bar, p_bar, memory_bar)
 
 
+def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
+    """`transpose` for all but κ: the adjoint field alone, which follows without the field itself.
+
+    Returns:
+        the cotangents of p, p° and the memory, and what the sources' windows see.
+    """
+    sweeps = _twin(_adjoin, _adjoin_compiled, frame, dt)
+    return sweeps(kappa, points, new_bar, p_bar, memory_bar)
+
+
 def trace(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
     """`advance`, and what the layers added to their second differences, one after the other."""
     return _twin(_trace, _trace_compiled, frame, dt)(kappa, p, previous, memory, shot)
@@ -98,6 +108,12 @@ def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
     kappa_bar = stencil.materialise(new_bar * curvature)
     kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
     return kappa_bar, p_bar, -new_bar, memory_bar, _felt(new_bar, points)
+
+
+def _adjoin(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
+    new_bar = frame.unmirror(new_bar)
+    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
+    return p_bar, -new_bar, memory_bar, _felt(new_bar, points)
 
 
 def _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar):
@@ -206,6 +222,21 @@ def _transpose_compiled(frame, dt, kappa, p, memory, points, new_bar, p_bar, mem
     previous_bar, p_bar, kappa_bar, _, felt, *bars = results
     felt = None if points is None else felt
     return kappa_bar, p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt
+
+
+def _adjoin_compiled(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
+    bars, tree = jax.tree.flatten(memory_bar)
+    start, weights, _ = _windows(frame, kappa, points and Shot(points, points.weights))
+    args, room = [kappa, new_bar, p_bar, start, weights, *bars], kappa
+    results = native.call(
+        "adjoin",
+        [new_bar, p_bar, room, weights, *bars],
+        {1: 0, 2: 1} | {5 + i: 4 + i for i in range(len(bars))},
+        args,
+        **_told(frame, dt),
+    )
+    previous_bar, p_bar, _, felt, *bars = results
+    return p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt if points else None
 
 
 def _windows(frame, kappa, shot):

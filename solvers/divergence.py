@@ -45,8 +45,10 @@ def divergence(frame: Frame, fluxes):
     return sum(stencil.difference(flux, frame.order, axis) for axis, flux in enumerate(fluxes))
 
 
-def transpose(frame: Frame, dt: float, buoyancy, bend_bar, memory_bar, fluxes):
+def transpose(frame: Frame, dt: float, buoyancy, bend_bar, memory_bar, fluxes=None):
     """The cotangents of ``p, memory, buoyancy`` from those of divergence and memory afterwards.
+
+    Only that of the buoyancy depends on the fluxes: it is None where they are not known.
 
     ``D`` is minus its own transpose between images, in the inner product that counts nodes on rigid
     walls half: all cotangents are given and returned as gradients in that product. So ``bend_bar``,
@@ -66,11 +68,7 @@ def transpose(frame: Frame, dt: float, buoyancy, bend_bar, memory_bar, fluxes):
         weight = _padded(buoyancy[axis], axis, order - 1)
         parts.append(_end(frame, weight, axis, low, face.width + order, halo) * part)
     halves = _added(frame, _weighted(frame, buoyancy, bend_bar), parts, halo)
-    buoyancy_bar = []
-    for axis, (weight, half, flux) in enumerate(zip(buoyancy, halves, fluxes, strict=True)):
-        weight = jnp.where(weight == 0, 1, weight)
-        inner = stencil.along(axis, weight.ndim, slice(order - 1, 1 - order))
-        buoyancy_bar.append(-(half[inner] / weight) * (flux[inner] / weight))
+    buoyancy_bar = None if fluxes is None else _buoyancy_bar(frame, buoyancy, halves, fluxes)
     # in one, so that the halves are read before layers change them in place
     halves, buoyancy_bar = stencil.materialise((halves, buoyancy_bar))
     psis = stencil.materialise(
@@ -85,7 +83,16 @@ def transpose(frame: Frame, dt: float, buoyancy, bend_bar, memory_bar, fluxes):
         (b_half * psi, b * zeta)
         for (_, b_half, _, b), psi, zeta in zip(profiles, psis, zetas, strict=True)
     ]
-    return p_bar, tuple(before), tuple(buoyancy_bar)
+    return p_bar, tuple(before), buoyancy_bar
+
+
+def _buoyancy_bar(frame, buoyancy, halves, fluxes):
+    found, order = [], frame.order
+    for axis, (weight, half, flux) in enumerate(zip(buoyancy, halves, fluxes, strict=True)):
+        weight = jnp.where(weight == 0, 1, weight)
+        inner = stencil.along(axis, weight.ndim, slice(order - 1, 1 - order))
+        found.append(-(half[inner] / weight) * (flux[inner] / weight))
+    return tuple(found)
 
 
 def with_halo_of(frame: Frame, other, values):

@@ -15,7 +15,15 @@ import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
-from diffsim.solver import Example, Quantity, Remark, RetracingSolver, added, frozen
+from diffsim.solver import (
+    Example,
+    ImagingSolver,
+    Quantity,
+    Remark,
+    RetracingSolver,
+    added,
+    frozen,
+)
 from solvers import constant_density, divergence, layers, stencil, variable_density
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
@@ -57,7 +65,7 @@ class WaveState(NamedTuple):
 
 
 @frozen
-class Wave(RetracingSolver):
+class Wave(RetracingSolver, ImagingSolver):
     """Acoustic waves on a regular grid of any dimension.
 
     Args:
@@ -249,6 +257,14 @@ class Wave(RetracingSolver):
         )
         return self._bars(coefficients, forcing_n, *bars)
 
+    def blind(self, coefficients, forcing_n, state_bar):
+        """All but κ and the buoyancy, whose cotangents are products with the field."""
+        if coefficients.buoyancy is not None:
+            return self._pullback_over(coefficients, None, forcing_n, state_bar)
+        points = coefficients.sources
+        bars = constant_density.adjoin(self.frame, self.dt, coefficients.kappa, points, *state_bar)
+        return self._bars(coefficients, forcing_n, None, *bars)
+
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
         """The cotangents of a step's arguments."""
         sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
@@ -256,25 +272,32 @@ class Wave(RetracingSolver):
         return coefficients_bar, WaveState(p_bar, previous_bar, memory_bar), forcing_bar
 
     def _pullback_over(self, coefficients, state, forcing_n, state_bar):
-        """`pullback` where the density varies: the same, of ``κ ∇·(1/ρ ∇p)``."""
+        """`pullback` where the density varies: the same, of ``κ ∇·(1/ρ ∇p)``.
+
+        `blind` if the state is None.
+        """
         frame, (kappa, _, buoyancy) = self.frame, coefficients
-        p, _, memory = state
         new_bar, p_bar, memory_bar = state_bar
         new_bar = frame.unmirror(new_bar)
         images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
         memory_bar = self._weigh(memory_bar, 2)
-        flux, after = divergence.absorb(frame, self.dt, buoyancy, p, memory)
+        flux: Any = None
+        kappa_bar: Any = None
+        if state is not None:
+            flux, after = divergence.absorb(frame, self.dt, buoyancy, state.pressure, state.memory)
+            kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
+            gains = [zeta for _, zeta in after]
+            kappa_bar = layers.add(frame, kappa_bar, gains, rim=0, scale=new_bar)
         bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
             frame, self.dt, buoyancy, images, memory_bar, flux
         )
         total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
         p_bar = divergence.with_halo_of(frame, p_bar, total)
-        kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
-        kappa_bar = layers.add(frame, kappa_bar, [zeta for _, zeta in after], rim=0, scale=new_bar)
         sources = coefficients.sources
         felt = None if sources is None else stencil.windows(new_bar, sources)
         sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
-        buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
+        if buoyancy_bar is not None:
+            buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar, buoyancy_bar)
         state_bar = WaveState(p_bar, -new_bar, self._weigh(memory_bar, 0.5))
         return coefficients_bar, state_bar, forcing_bar
@@ -302,6 +325,10 @@ class Wave(RetracingSolver):
             forcing_bar = WaveForcing(series_bar.astype(series.dtype))
         start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
         return stencil.Points(start_bar, weights_bar), forcing_bar
+
+    def spectrum(self, forcing):
+        """The loudest source's at each frequency; that of an initial field is not known."""
+        return np.abs(np.fft.rfft(np.asarray(forcing.sources), axis=0)).max(axis=1)
 
     def stable_dt(self, params):
         """``dt < 2 / √λ`` with λ the largest eigenvalue of ``-ρ c² ∇·(1/ρ ∇)``.
@@ -344,7 +371,7 @@ class Wave(RetracingSolver):
             if params.initial is None or not np.any(params.initial):
                 remarks.append(Remark("forcing.sources", "there is no sound: give it values"))
         elif not remarks:
-            remarks = self._resolution(np.asarray(params.speed), np.asarray(forcing.sources))
+            remarks = self._resolution(np.asarray(params.speed), forcing)
         return remarks
 
     def _misgiven(self, params):
@@ -378,9 +405,8 @@ class Wave(RetracingSolver):
             remarks.append(Remark("params.moments", text))
         return remarks
 
-    def _resolution(self, speed, wavelets):
-        spectrum = np.abs(np.fft.rfft(wavelets, axis=0)).max(axis=1)
-        peak = np.argmax(spectrum) / (len(wavelets) * self.dt)
+    def _resolution(self, speed, forcing):
+        peak = np.argmax(self.spectrum(forcing)) / (len(forcing.sources) * self.dt)
         if peak == 0:
             return []
         shortest = speed.min() / peak

@@ -23,7 +23,7 @@ FACE |= {str(width): Absorbing(width, 2000.0, 25.0) for width in range(2, 10)}
 
 
 class Problem:
-    """A frame and random arrays on it: what the four functions take.
+    """A frame and random arrays on it: what the five functions take.
 
     Fields are random in the halo behind layers too; beyond other faces they are images.
     """
@@ -62,7 +62,7 @@ class Problem:
     def arrays(self):
         return self.kappa, self.p, self.other, self.memory, self.shot, self.total, self.bars
 
-    def all_four(self, advance, transpose, trace, retrace):
+    def all_of(self, advance, transpose, adjoin, trace, retrace):
         """A function of `arrays`; κ̄ without the halo, where it is not defined."""
         frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
 
@@ -77,6 +77,7 @@ class Problem:
             return {
                 "advance": advance(frame, DT, kappa, p, other, memory, shot),
                 "transpose": within(*transpose(frame, DT, kappa, p, memory, points, *bars)),
+                "adjoin": adjoin(frame, DT, kappa, points, *bars),
                 "trace": traced,
                 "retrace": (old, *within(*back)),
             }
@@ -85,13 +86,13 @@ class Problem:
 
     @property
     def plain(self):
-        names = "_advance", "_transpose", "_trace", "_retrace"
-        return self.all_four(*(getattr(constant_density, name) for name in names))
+        names = "_advance", "_transpose", "_adjoin", "_trace", "_retrace"
+        return self.all_of(*(getattr(constant_density, name) for name in names))
 
     @property
     def twins(self):
-        names = "advance", "transpose", "trace", "retrace"
-        return self.all_four(*(getattr(constant_density, name) for name in names))
+        names = "advance", "transpose", "adjoin", "trace", "retrace"
+        return self.all_of(*(getattr(constant_density, name) for name in names))
 
 
 def same(ours, expected, roundings=50):
@@ -128,7 +129,7 @@ def same(ours, expected, roundings=50):
     ],
 )
 def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):
-    """`advance`, `transpose`, `trace` and `retrace`, each in the same program as the others."""
+    """`advance`, `transpose`, `adjoin`, `trace` and `retrace`, each in the same program as the others."""
     problem = Problem(faces, shape, order, dtype, sources)
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)))
 

@@ -105,7 +105,7 @@ def _batch(axis, args, dims, *, tangent, transpose, tree):
     def one(flat, x):
         return tangent(jax.tree.unflatten(tree, flat), x)
 
-    out_dims = _varying(vmap, one, (flat_dims, x_dims), (flat, x))
+    out_dims = varying(vmap, one, (flat_dims, x_dims), (flat, x))
 
     def whole(flat, x):
         return vmap(one, (flat_dims, x_dims), out_dims)(flat, x)
@@ -127,15 +127,15 @@ def _once(bar, size):
     return jnp.zeros((size, *bar.shape), bar.dtype).at[0].set(bar)
 
 
-def _varying(vmap, f, dims, args):
+def varying(vmap, f, dims, args):
     """0 for each result of ``vmap(f)`` that varies along the axis, None for the others."""
-    varying = set()
+    found = set()
 
     def marked(*args):
-        return [_mark.bind(out, note=partial(varying.add, i)) for i, out in enumerate(f(*args))]
+        return [_mark.bind(out, note=partial(found.add, i)) for i, out in enumerate(f(*args))]
 
     results = jax.eval_shape(vmap(marked, dims), *args)
-    return [0 if i in varying else None for i in range(len(results))]
+    return [0 if i in found else None for i in range(len(results))]
 
 
 _mark = Primitive("mark")  # the identity, that tells when it is batched

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -160,7 +160,9 @@ class Retraceable:
     `back` needs besides the new carry; ``look(carry) -> y`` sees the new carry; ``back(carry, x,
     kept, carry_bar, total)`` gives the carry before, and the cotangents of ``consts``, added to
     ``total``, of that carry and of ``x``: None for what has none. ``consts`` are the arrays that
-    the step closes over. To every other strategy it is the function ``(carry, x) -> (carry, y)``.
+    the step closes over. To every other strategy it is the function ``(carry, x) -> (carry, y)``,
+    but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if there is one: the same cotangents with no
+    carry, those of ``consts`` None where they ask for it.
     """
 
     step: Callable[[Any, Any], Any]
@@ -168,6 +170,7 @@ class Retraceable:
     look: Callable[[Any], Any]
     back: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
     consts: Any
+    blind: Callable[[Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):
         carry = self.step(carry, x)
@@ -243,23 +246,61 @@ def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
     looking = lifted(look, (carry, slices), consts)
     types = carry, slices, kept, smooth.of(carry), of_consts
     retrace = lifted(back, types, consts)
-    # what is known to JAX by its value is no argument, and has no cotangent
-    places = [next((i for i, c in enumerate(consts) if c is const), None) for const in of_consts]
+    places = _places(f.consts, consts)
 
     def retraced(known, carry, x, kept, carry_bar, total):
         first = [None if i is None or i in places[:n] else total[i] for n, i in enumerate(places)]
         pairs = zip(first, of_consts, strict=True)
         sums = [jnp.zeros_like(const) if bar is None else bar for bar, const in pairs]
         before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar, sums)
-        bars: dict[int | None, Any] = {}
-        for place, bar in zip(places, found, strict=True):
-            bars[place] = bars[place] + bar if place in bars else bar
-        return before, bars, carry_bar, Split.by_type(x).spread(x_bar)
+        return before, _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
 
     traced = jax.make_jaxpr(back)(*types).jaxpr
     pairs = enumerate(zip(traced.invars, traced.outvars[: len(carry)], strict=False))
     through = tuple(i for i, (given, found) in pairs if given is found)
-    return Step(calling, keeping, retrace=retraced, look=looking, through=through)
+    step = Step(calling, keeping, retrace=retraced, look=looking, through=through)
+    return replace(step, blind=_blind(f, unflat, carry, slices, consts)) if f.blind else step
+
+
+def _blind(f: Retraceable, unflat, carry, slices, consts):
+    smooth = Split.by_type(carry)
+    paths = [p for p, c in jax.tree.leaves_with_path(f.consts) if inexact(c)]
+
+    def blind(x, carry_bar):
+        state, x = unflat(carry, x)
+        bars = jax.tree.unflatten(jax.tree.structure(state), smooth.spread(carry_bar))
+        consts_bar, *bars = f.blind(x, bars)  # pyright: ignore[reportOptionalCall]
+        known = dict(jax.tree.leaves_with_path(consts_bar))
+        found = [[bar for bar in jax.tree.leaves(part) if inexact(bar)] for part in bars]
+        return [known.get(path) for path in paths], *found
+
+    lowered = lifted(blind, (slices, smooth.of(carry)), consts)
+    places = _places(f.consts, consts)
+
+    def transposed(known, x, carry_bar):
+        found, carry_bar, x_bar = lowered(known, x, carry_bar)
+        return _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
+
+    return transposed
+
+
+def _places(of_step, consts):
+    """The number, among the constants, of each array of a step that has a derivative.
+
+    None for what is known to JAX by its value: it is no argument, and has no cotangent.
+    """
+    smooth = [c for c in jax.tree.leaves(of_step) if inexact(c)]
+    return [next((i for i, c in enumerate(consts) if c is const), None) for const in smooth]
+
+
+def _by_place(places, bars):
+    """Cotangents by the number of what they belong to."""
+    total: dict[int, Any] = {}
+    for place, bar in zip(places, bars, strict=True):
+        if place is None:
+            continue
+        total[place] = total[place] + bar if place in total else bar
+    return total
 
 
 def lifted(f, args, consts: Leaves):

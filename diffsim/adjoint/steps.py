@@ -38,6 +38,9 @@ class Step:
     look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
     # the leaves of the carry that are not undone but handed through
     through: tuple[int, ...] = ()
+    # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
+    # number, None for the images, which ask for the carry
+    blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field, InstanceOf
 
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.case.document import CaseError, Document, Route, suggestion
 from diffsim.case.objects import fields, made, unknown
@@ -103,6 +104,9 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
         return None, []
     _check_motion(document, solver, values.get("observe"), params)
     remarks = solver.check(params, forcing)
+    adjoint = values.get("adjoint", StoreAll())
+    if isinstance(adjoint, Sampled) and isinstance(task, Gradient):
+        remarks += adjoint.remarks(solver, forcing)
     if truth and document.clean("task"):
         remarks += _of_truth(solver.check(params._replace(**truth), forcing), remarks, truth)
     warnings = _noted(document, remarks)
@@ -110,7 +114,6 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
         _check_shapes(document, truth, params)
     if not document.clean():
         return None, warnings
-    adjoint = values.get("adjoint", StoreAll())
     return Problem(solver, params, forcing, truth, values["observe"], steps, adjoint), warnings
 
 

@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffsim import Grid, Reversible, Revolve, StoreAll, simulate
+from diffsim import Grid, Reversible, Revolve, Sampled, StoreAll, simulate
 from solvers.wave import Absorbing, Wave, WaveForcing, WaveParams
 
 VARIANTS = {
     "StoreAll": StoreAll(),
     "Reversible": Reversible(),
+    "Sampled(4)": Sampled(4),  # as often as Devito's examples image
+    "Sampled(10)": Sampled(10),  # as often as deepwave's variant does
     "Revolve(22)": Revolve(22),
     "Revolve(8)": Revolve(8, block=4),
     "Revolve(100)": Revolve(100),

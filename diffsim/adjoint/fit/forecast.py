@@ -19,6 +19,7 @@ from diffsim.adjoint.fit.trial import Loop, forward, gradient, size
 from diffsim.adjoint.linear import inexact
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.reversible import Reversible
+from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.adjoint.schedule.plan import fewest_advances
 
@@ -78,6 +79,8 @@ def forecast(adjoint: Adjoint, loop: Loop, basis: Basis) -> Forecast:
             return _store_all(loop)
         case Reversible():
             return _reversible(adjoint, loop)
+        case Sampled():
+            return _sampled(adjoint, loop)
         case Periodic():
             return _by_blocks(adjoint, adjoint.every, loop.length, loop, basis)
         case Revolve():
@@ -173,4 +176,15 @@ def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
     total = tried.bytes + (loop.length - steps) * (_traffic(loop) + size(destroyed))
     seconds = tried.seconds * loop.length / steps
     states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)
+    return Forecast(adjoint, states, total, evaluations / loop.length, seconds)
+
+
+def _sampled(adjoint: Sampled, loop: Loop) -> Forecast:
+    steps = _steps_on_trial(loop.length, size(loop.replayed) // adjoint.every, STATES_ON_TRIAL)
+    steps = min(max(steps - steps % adjoint.every, adjoint.every), loop.length)
+    tried = gradient(loop, adjoint, steps)
+    states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)
+    more = (states - adjoint.states(steps)) * size(loop.replayed)
+    total = tried.bytes + (loop.length - steps) * _traffic(loop) + more
+    seconds = tried.seconds * loop.length / steps
     return Forecast(adjoint, states, total, evaluations / loop.length, seconds)

@@ -1,0 +1,329 @@
+"""Image every k-th step only, as an option: an approximation whose error is known beforehand.
+
+Where a step is linear in state and forcing, the adjoint field needs no state: only the medium's
+cotangent does, the image ``κ̄ = Σ_n p̄'_n ∇²p_n``, a sum over time of a product of two fields of
+limited band. So is the product: with nothing above ``f`` in either field it has nothing above
+``2 f``, and every k-th term, times k, gives the same sum if ``1/(k dt) > 2 f`` (Sun & Fu 2013,
+Computers & Geosciences 56).
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from annotated_types import Gt
+from jax import lax
+
+from diffsim.adjoint import growth
+from diffsim.adjoint.linear import inexact, varying
+from diffsim.adjoint.scan import Adjoint
+from diffsim.adjoint.steps import (
+    UNROLL,
+    SmoothStep,
+    Split,
+    Step,
+    differentiable_loop,
+    run,
+)
+from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
+
+LOUD = 1e-3  # of a spectrum's peak: what is below adds its square and some more to an image
+HEARD = 1e-4  # the same for estimates; below is what cutting a wavelet off leaves
+
+
+@frozen
+class Sampled(Adjoint):
+    """Transpose every step, but image one in ``every``, which counts for all of them.
+
+    The one strategy that is not exact, and no other stands for it: gradients with respect to the
+    medium (a wave's speed and density) are approximate, those with respect to sources, receivers,
+    time functions and initial fields are not. Runs on an `ImagingSolver`, observed at each step.
+
+    Measured, of the whole image of the speed, for a Ricker wavelet of 15 Hz and steps of 2 ms,
+    where `largest` is 5 and half the squared data are the misfit:
+
+    ========  =====  =====  =====  =====  =====  =====  =====  =====
+    every         1      2      4      5      6      7      8     10
+    error     3e-15   2e-7   1e-6   3e-6   3e-5   5e-3   0.08   0.95
+    ========  =====  =====  =====  =====  =====  =====  =====  =====
+
+    A residual of nearly equal data prefers high frequencies: there it was 6e-5 at 5, 4e-3 at 6. A
+    record that ends while waves arrive adds what a sum's ends do, 3e-4 at 5.
+
+    Memory: ``n / every`` states, of a wave the field and its layers' memory, not both time levels;
+    of what is observed what its transpose needs: nothing for instruments, but the field itself for
+    its energy. One evaluation a step. Forward over reverse differentiates the approximation.
+
+    Args:
+        every: steps for each that is imaged; those that are left over at the start share an image
+    """
+
+    every: Annotated[int, Gt(0)]  # steps
+
+    def loop(self, step, consts, carry, xs, length):
+        if not step.blind:
+            raise TypeError(
+                f"{self!r} cannot run this step: nothing says how to transpose it without its "
+                "state. Give simulate an ImagingSolver, or use Revolve(checkpoints=…)"
+            )
+        forward, backward = partial(_forward, self, length), partial(_backward, self, length)
+        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        return loop(consts, carry, xs)
+
+    def states(self, length):
+        return -(-length // self.every)
+
+    def evaluations(self, length):
+        return length
+
+    def cuts(self, length):
+        """Steps before the first full stretch, steps in a stretch, and their number."""
+        steps = min(self.every, length)
+        return length % steps, steps, length // steps
+
+    def remarks(self, solver: Solver, forcing: Record) -> list[Remark]:
+        """What is wrong or doubtful about sampling such a run; ``forcing`` is concrete."""
+        if not isinstance(solver, ImagingSolver):
+            return [Remark("adjoint", self.refusal(solver))]
+        if not _driven(forcing):
+            text = "nothing but an initial field drives the run: compare the gradient with every: 1"
+            return [Remark("adjoint.every", text, fatal=False)]
+        if self.every <= (most := largest(solver, forcing)):
+            return []
+        text = (
+            f"every={self.every} images at {1 / (self.every * solver.dt):.4g} Hz, not above twice "
+            f"the highest frequency of the forcing, {_highest(solver, forcing):.4g} Hz: the image "
+            f"is aliased, by about {self.aliased(solver, forcing):.1g} of it; give at most {most}"
+        )
+        return [Remark("adjoint.every", text)]
+
+    def refusal(self, solver: Solver) -> str:
+        """Why a solver that is no `ImagingSolver` cannot be sampled."""
+        name = type(solver).__name__
+        return (
+            f"{self!r} cannot run {name}: a step of {name} has no transpose without its state; "
+            "use Revolve(checkpoints=…)"
+        )
+
+    def aliased(self, solver: ImagingSolver, forcing: Record) -> float:
+        """How much of the image is an alias: its order, for the exact one asks for all the images.
+
+        For fields with the forcing's spectrum A, and ∇² of one of them, the product's is at most
+        ``C(f) = ∫ f' A(f') (f - f') A(f - f') df'``, and sampling adds those of the multiples of
+        its frequency to the sum, C(0). Nan if nothing is known of what drives the run.
+        """
+        if not _driven(forcing):
+            return float("nan")
+        half, steps = solver.spectrum(forcing), _steps(forcing)
+        half = np.where(half > HEARD * half.max(), half, 0)
+        number = np.abs(np.round(np.fft.fftfreq(steps) * steps)).astype(int)
+        product = np.fft.ifft(np.fft.fft(number * half[number]) ** 2).real
+        folded = np.round(np.arange(1, self.every) * steps / self.every).astype(int)
+        return max(float(product[folded].sum() / product[0]), 0.0) if product[0] > 0 else 0.0
+
+
+def largest(solver: ImagingSolver, forcing: Record) -> int:
+    """The largest ``every`` whose image is not aliased: ``1/(every dt)`` is above twice the highest
+    frequency that drives the state with `LOUD` of the spectrum's peak.
+
+    That is for data of the forcing's band: a residual that holds higher frequencies (noise, another
+    wavelet) wants more.
+    """
+    highest = _highest(solver, forcing)
+    steps = _steps(forcing)
+    most = steps if highest == 0 else int(np.ceil(1 / (2 * highest * solver.dt) - 1e-9)) - 1
+    return max(most, 1)
+
+
+def _highest(solver, forcing):
+    """Hz"""
+    spectrum = solver.spectrum(forcing)
+    return np.flatnonzero(spectrum > LOUD * spectrum.max())[-1] / (_steps(forcing) * solver.dt)
+
+
+def _steps(forcing):
+    return len(jax.tree.leaves(forcing)[0])
+
+
+def _driven(forcing):
+    return any(np.any(series) for series in jax.tree.leaves(forcing))
+
+
+def _forward(adjoint, length, step, consts, carry, xs):
+    """All steps once; keeps a state of each stretch, and what the transpose of `observe` needs."""
+    if not step.blind:
+        raise NotImplementedError(
+            f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
+            "jax.jvp(jax.grad(f), …), or Revolve(checkpoints=…)"
+        )
+    sight = _Sight.of(step, consts, carry, xs)
+
+    def one(carry, x):
+        new, y = step(consts, carry, x)
+        return new, (y, sight.kept(consts, new, x))
+
+    def stretch(size, carry, xs):
+        ends = []
+        for part in (slice(0, size // 2), slice(size // 2, size)):
+            state, inputs = carry, [x[part] for x in xs]
+            carry, end = lax.scan(one, carry, inputs, part.stop - part.start, unroll=UNROLL)
+            ends.append(end)
+        return carry, (state, *jax.tree.map(lambda *ends: jnp.concatenate(ends), *ends))
+
+    seen, kept = [], []
+    for size, count, part in _parts(xs, adjoint.cuts(length)):
+        carry, (states, ys, sights) = lax.scan(partial(stretch, size), carry, part, count)
+        seen.append(ys)
+        kept.append((states, sights))
+    return (carry, _joined(seen)), kept
+
+
+def _parts(xs, cuts):
+    """Size and number of stretches, and their inputs: the odd steps at the start are one."""
+    odd, steps, count = cuts
+    sizes = [(odd, 1), (steps, count)] if odd else [(steps, count)]
+    return [(*size, part) for size, part in zip(sizes, _in_parts(xs, cuts), strict=True)]
+
+
+def _in_parts(xs, cuts):
+    """Steps cut into the odd ones at the start and a number of parts of equal size.
+
+    Args:
+        xs: arrays ``[step, ...]``
+        cuts: the number of the odd ones, the size of a part, the number of parts
+
+    Returns:
+        the odd ones ``[1, step, ...]`` if there are any, and the parts ``[part, step, ...]``.
+    """
+    odd, steps, count = cuts
+    whole = [x[odd:].reshape(count, steps, *x.shape[1:]) for x in xs]
+    return [[x[None, :odd] for x in xs], whole] if odd else [whole]
+
+
+def _joined(parts):
+    """The reverse of `_in_parts`."""
+    flat = [[x.reshape(-1, *x.shape[2:]) for x in part] for part in parts]
+    return [jnp.concatenate(pieces) for pieces in zip(*flat, strict=True)] if flat[1:] else flat[0]
+
+
+def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
+    """Transpose step by step; in the middle of each stretch, where a sum's sample errs least at
+    its ends, with the image of all of it."""
+    cuts = adjoint.cuts(length)
+    silent = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in kept[0][0]]
+    sight = _Sight.of(smooth.step, consts, silent, xs)
+
+    def one(transpose, bars, inputs):
+        consts_bar, carry_bar = bars
+        x, y_bar, kept = inputs
+        seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
+        more, carry_bar, x_bar = transpose(smooth, consts, x, carry_bar)
+        return (_sum(consts_bar, seen_bar, more), carry_bar), x_bar
+
+    def stretch(size, walk, inputs):
+        first, state, *inputs = inputs
+        *bars, noted = walk
+        middle = size // 2
+        early, late = (
+            jax.tree.map(lambda leaf, part=part: leaf[part], inputs)
+            for part in (slice(0, middle), slice(middle + 1, size))
+        )
+        here = jax.tree.map(lambda leaf: leaf[middle], inputs)
+        walked = partial(lax.scan, partial(one, _blind), reverse=True, unroll=UNROLL)
+        bars, after = walked(tuple(bars), late, length=size - middle - 1)
+        bars, x_bar = one(partial(_imaged, state, size), bars, here)
+        bars, before = walked(bars, early, length=middle)
+        whole = [(a, b[None], c) for a, b, c in zip(before, x_bar, after, strict=True)]
+        noted = [growth.note(n, bars[1], first, length) for n in noted]
+        return (*bars, noted), [jnp.concatenate(parts) for parts in whole]
+
+    consts_bar, xs_bar = smooth.zeros(consts, xs)
+    walk = consts_bar, carry_bar, xs_bar[sum(smooth.xs.smooth) :]
+    rows = zip(_parts(xs, cuts), _in_parts(ys_bar, cuts), kept, strict=True)
+    found, end = [], length
+    for (size, count, x), y_bar, part in reversed(list(rows)):
+        firsts = end - size * jnp.arange(count, 0, -1)
+        inputs = firsts, part[0], x, y_bar, part[1]
+        walk, x_bar = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
+        found.insert(0, x_bar)
+        end -= size * count
+    consts_bar, carry_bar, noted = walk
+    return consts_bar, carry_bar, [*_joined(found), *noted]
+
+
+def _blind(smooth, consts, x, carry_bar):
+    """A step's transpose without its images."""
+    found, carry_bar, x_bar = smooth.step.blind(consts, x, carry_bar)
+    consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
+    return consts_bar, carry_bar, smooth.xs.of(x_bar)
+
+
+def _imaged(state, size, smooth, consts, x, carry_bar):
+    """A step's transpose with the images of a whole stretch of ``size`` steps."""
+    unseen = replace(smooth, ys=Split((False,) * len(smooth.ys.smooth)))
+    found = jax.eval_shape(smooth.step.blind, consts, x, carry_bar)[0]
+    times = smooth.consts.of([size if found.get(i, 0) is None else 1 for i in range(len(consts))])
+    consts_bar, carry_bar, x_bar = unseen.pull(consts, state, x, carry_bar, [])
+    return [n * bar for n, bar in zip(times, consts_bar, strict=True)], carry_bar, x_bar
+
+
+def _sum(*lists):
+    return [sum(bar for bar in bars if bar is not None) for bars in zip(*lists, strict=True)]
+
+
+class _Sight(NamedTuple):
+    """The transpose of what is seen of each carry, and what of the carry it needs.
+
+    What instruments see is most often linear: then they need nothing, and a moving one the few
+    nodes around it. The energy of a field needs the field.
+    """
+
+    step: Step
+    varying: Split  # of the leaves of the transposes
+
+    @classmethod
+    def of(cls, step, consts, carry, xs):
+        """For one problem; nothing is computed."""
+        shapes = jax.ShapeDtypeStruct
+        x = [shapes(leaf.shape[1:], leaf.dtype) for leaf in xs]
+        carries = [shapes((1, *leaf.shape), leaf.dtype) for leaf in carry]
+        leaves = lambda *args: jax.tree.leaves(_transposes(step, *args))  # noqa: E731
+        found = varying(jax.vmap, leaves, (None, 0, None), (consts, carries, x))
+        return cls(step, Split(tuple(axis is not None for axis in found)))
+
+    def kept(self, consts, carry, x):
+        """What is to be kept of a carry."""
+        return self.varying.of(jax.tree.leaves(_transposes(self.step, consts, carry, x)))
+
+    def pull(self, smooth, consts, silent, x, kept, carry_bar, y_bar):
+        """The cotangents of the differentiated consts, and the carry's with those seen added."""
+        leaves, tree = jax.tree.flatten(_transposes(self.step, consts, silent, x))
+        leaves = self.varying.join(kept, self.varying.rest(leaves))
+        consts_bar = [None] * sum(smooth.consts.smooth)
+        seen = zip(jax.tree.unflatten(tree, leaves), smooth.ys.spread(y_bar), strict=True)
+        for transpose, bar in seen:
+            if bar is not None:
+                more, carry_more = transpose(bar)
+                more = smooth.consts.of(Split.by_type(consts).spread(more))
+                consts_bar = _sum(consts_bar, more)
+                carry_bar = _sum(carry_bar, carry_more)
+        return consts_bar, carry_bar
+
+
+def _transposes(step, consts, carry, x):
+    """For each y that has a derivative what ``jax.vjp`` gives; by themselves, to be left out by
+    themselves."""
+    splits = Split.by_type(consts), Split.by_type(carry)
+    rests = [split.rest(part) for split, part in zip(splits, (consts, carry), strict=True)]
+
+    def seen(i, *moved):
+        joined = (s.join(m, rest) for s, m, rest in zip(splits, moved, rests, strict=True))
+        return step.look(*joined, x)[1][i]
+
+    moved = [split.of(part) for split, part in zip(splits, (consts, carry), strict=True)]
+    ys = jax.eval_shape(step.look, consts, carry, x)[1]
+    rows = enumerate(map(inexact, ys))
+    return [jax.vjp(partial(seen, i), *moved)[1] if yes else None for i, yes in rows]
