@@ -130,8 +130,8 @@ def simulate(
             return jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
 
         def back(walk, inputs):
-            state, sums, bar = walk
-            state, total, bar, x_bar = retrace_one(state, *inputs, bar, whole(sums))
+            (state, sums, bar), (n_and_forcing, kept) = walk, inputs
+            state, total, bar, x_bar = retrace_one(state, n_and_forcing, kept, bar, whole(sums))
             return (state, split.of(jax.tree.leaves(total)), bar), x_bar
 
         walk = state, split.of(leaves), bar

@@ -220,11 +220,12 @@ class Wave(RetracingSolver, ImagingSolver):
         """Where the density is constant the layers' gains alone are kept: half of their memory."""
         if coefficients.buoyancy is not None:
             return self.step(coefficients, state, forcing_n), state.memory
+        p, previous, memory = state
         shot = self._shot(coefficients, forcing_n)
         new, memory, kept = constant_density.trace(
-            self.frame, self.dt, coefficients.kappa, *state, shot
+            self.frame, self.dt, coefficients.kappa, p, previous, memory, shot
         )
-        return WaveState(new, state.pressure, memory), kept
+        return WaveState(new, p, memory), kept
 
     def retrace(self, coefficients, new, forcing_n, kept, new_bar, total):
         if coefficients.buoyancy is not None:
@@ -232,10 +233,12 @@ class Wave(RetracingSolver, ImagingSolver):
             more, *bars = self.pullback(coefficients, state, forcing_n, new_bar)
             return state, added(total, more), *bars
         after, p, memory = new
-        shot = self._shot(coefficients, forcing_n)
+        p_bar, previous_bar, memory_bar = new_bar
+        kappa, shot = coefficients.kappa, self._shot(coefficients, forcing_n)
         old, *bars = constant_density.retrace(
-            self.frame, self.dt, coefficients.kappa, p, after, kept, shot, *new_bar, total.kappa
-        )
+            self.frame, self.dt, kappa, p, after, kept, shot,
+            p_bar, previous_bar, memory_bar, total.kappa,
+        )  # fmt: skip
         more, *bars = self._bars(coefficients, forcing_n, *bars)
         sources_bar = added(total.sources, more.sources)
         return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars

@@ -129,7 +129,7 @@ def same(ours, expected, roundings=50):
     ],
 )
 def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):
-    """`advance`, `transpose`, `adjoin`, `trace` and `retrace`, each in the same program as the others."""
+    """All five, each in the same program as the others."""
     problem = Problem(faces, shape, order, dtype, sources)
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)))
 

@@ -31,8 +31,8 @@ def built() -> bool:
     library = ctypes.CDLL(spec.origin)
     if not _of_these_sources(library):
         warnings.warn(
-            f"{spec.origin} was compiled from other sources than are here, so plain JAX runs in its "
-            "place: install the package again",
+            f"{spec.origin} was compiled from other sources than are here, so plain JAX runs "
+            "instead: install the package again",
             stacklevel=2,
         )
         return False
