@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,95 +80,110 @@ def simulate(
         )
     if isinstance(adjoint, Sampled):
         _refuse_sampling(solver, adjoint, every)
-    coefficients = solver.coefficients(params)
-    step = step_of(solver)
-
-    trace: Any = _tracer(solver, adjoint, step)
-
-    def beat(n):
-        if tick is not None:
-            jax.lax.cond(n % TICK == 0, partial(call, tick), lambda: None)
-
-    def one(move):
-        """A step of the loop, or a stretch, by ``move(coefficients, state, forcing_n)``."""
-
-        def advance_one(state, n_and_forcing):
-            n, forcing_n = n_and_forcing
-            beat(n)
-            return move(coefficients, state, forcing_n)
-
-        def advance_stretch(state, stretch):
-            return scan(advance_one, state, stretch, every, adjoint=Periodic(every))
-
-        return advance_one if every == 1 else advance_stretch
-
-    def undo_one(state, n_and_forcing, kept):
-        return solver.unstep(coefficients, state, n_and_forcing[1], kept)  # pyright: ignore
-
-    def retrace_one(state, n_and_forcing, kept, bar, total):
-        n, forcing_n = n_and_forcing
-        beat(n)
-        args = coefficients, state, forcing_n, kept, bar, total
-        state, total, bar, forcing_bar = solver.retrace(*args)  # pyright: ignore
-        return state, total, bar, (None, forcing_bar)
-
-    def blind_one(n_and_forcing, bar):
-        n, forcing_n = n_and_forcing
-        beat(n)
-        coefficients_bar, bar, forcing_bar = solver.blind(coefficients, forcing_n, bar)  # pyright: ignore
-        return coefficients_bar, bar, (None, forcing_bar)
-
-    def undo_stretch(state, stretch, kept):
-        back = lambda state, inputs: (undo_one(state, *inputs), None)  # noqa: E731
-        return jax.lax.scan(back, state, (stretch, kept), every, reverse=True)[0]
-
-    def retrace_stretch(state, stretch, kept, bar, total):
-        leaves, tree = jax.tree.flatten(total)
-        split = Split.by_type(leaves)
-
-        def whole(sums):
-            return jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
-
-        def back(walk, inputs):
-            (state, sums, bar), (n_and_forcing, kept) = walk, inputs
-            state, total, bar, x_bar = retrace_one(state, n_and_forcing, kept, bar, whole(sums))
-            return (state, split.of(jax.tree.leaves(total)), bar), x_bar
-
-        walk = state, split.of(leaves), bar
-        (state, sums, bar), x_bar = jax.lax.scan(back, walk, (stretch, kept), every, reverse=True)
-        return state, whole(sums), bar, x_bar
-
-    init = solver.init(params)
-    inputs = jnp.arange(steps), forcing
-    undo, retrace = undo_one, retrace_one
+    body = _Body(solver, solver.coefficients(params), every, tick)
+    init, inputs = solver.init(params), (jnp.arange(steps), forcing)
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
-        undo, retrace = undo_stretch, retrace_stretch
-
-    plain, tracing = one(lambda *args: (step(*args), None)), one(trace)
-
-    # the state after a step is looked at: that before, which the step writes over, would be copied
-    def seen(state, inputs):
-        new, kept = tracing(state, inputs)
-        return new, observe(new), kept
-
-    def forth(state, inputs):
-        return plain(state, inputs)[0]
-
-    if trace is None:
-        f = lambda *args: ((new := forth(*args)), observe(new))  # noqa: E731
-    elif isinstance(solver, RetracingSolver):
-        images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
-        blind = blind_one if images and every == 1 else None
-        f = Retraceable(forth, tracing, observe, retrace, coefficients, blind)
-    else:
-        f = Invertible(seen, undo)
+    f = _observed(body, observe, adjoint)
     state, later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init), later)
     if watch is not None:
         lost = largest_of_batch(jnp.asarray(~finite(state), int))
         jax.lax.cond(lost > 0, partial(call, watch), lambda: None)
     return state, data
+
+
+def _observed(body, observe, adjoint):
+    """What `scan` loops over, for a strategy. The state after a step is looked at: that before,
+    which the step writes over, would be copied."""
+    solver, step = body.solver, step_of(body.solver)
+    trace: Any = _tracer(solver, adjoint, step)
+    plain, tracing = body.moved(lambda *args: (step(*args), None)), body.moved(trace)
+
+    def forth(state, inputs):
+        return plain(state, inputs)[0]
+
+    def seen(state, inputs):
+        new, kept = tracing(state, inputs)
+        return new, observe(new), kept
+
+    if trace is None:
+        return lambda *args: ((new := forth(*args)), observe(new))
+    if not isinstance(solver, RetracingSolver):
+        return Invertible(seen, body.undo)
+    images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
+    blind = body.blind if images and body.every == 1 else None
+    return Retraceable(forth, tracing, observe, body.retrace, body.coefficients, blind)
+
+
+class _Body(NamedTuple):
+    """A solver's steps, forth and back, or stretches of ``every`` steps: what a loop consists of.
+
+    Inputs are the step's number and its forcing, or those of a stretch.
+    """
+
+    solver: Any
+    coefficients: Record
+    every: int
+    tick: Callable[[], None] | None
+
+    def _beat(self, n):
+        if self.tick is not None:
+            jax.lax.cond(n % TICK == 0, partial(call, self.tick), lambda: None)
+
+    def moved(self, move):
+        """Forth, by ``move(coefficients, state, forcing_n) -> (new, kept)``."""
+
+        def one(state, inputs):
+            n, forcing_n = inputs
+            self._beat(n)
+            return move(self.coefficients, state, forcing_n)
+
+        def stretch(state, inputs):
+            return scan(one, state, inputs, self.every, adjoint=Periodic(self.every))
+
+        return one if self.every == 1 else stretch
+
+    def undo(self, state, inputs, kept):
+        """Back, by `ReversibleSolver.unstep`."""
+
+        def one(state, inputs):
+            (_, forcing_n), kept = inputs
+            return self.solver.unstep(self.coefficients, state, forcing_n, kept), None
+
+        if self.every == 1:
+            return one(state, (inputs, kept))[0]
+        return jax.lax.scan(one, state, (inputs, kept), self.every, reverse=True)[0]
+
+    def retrace(self, state, inputs, kept, bar, total):
+        """Back with the transposes, by `RetracingSolver.retrace`."""
+        leaves, tree = jax.tree.flatten(total)
+        split = Split.by_type(leaves)
+
+        def whole(sums):
+            return jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
+
+        def one(walk, inputs):
+            (state, sums, bar), ((n, forcing_n), kept) = walk, inputs
+            self._beat(n)
+            args = self.coefficients, state, forcing_n, kept, bar, whole(sums)
+            state, total, bar, forcing_bar = self.solver.retrace(*args)
+            return (state, split.of(jax.tree.leaves(total)), bar), (None, forcing_bar)
+
+        walk = state, split.of(leaves), bar
+        if self.every == 1:
+            (state, sums, bar), x_bar = one(walk, (inputs, kept))
+        else:
+            walk, x_bar = jax.lax.scan(one, walk, (inputs, kept), self.every, reverse=True)
+            state, sums, bar = walk
+        return state, whole(sums), bar, x_bar
+
+    def blind(self, inputs, bar):
+        """The transpose alone, by `ImagingSolver.blind`."""
+        n, forcing_n = inputs
+        self._beat(n)
+        total, bar, forcing_bar = self.solver.blind(self.coefficients, forcing_n, bar)
+        return total, bar, (None, forcing_bar)
 
 
 def _shifted(first, later):

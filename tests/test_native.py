@@ -1,5 +1,6 @@
 """The compiled sweeps of a wave step are their plain twins, on any faces, of any size and type."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -218,6 +219,18 @@ jax.block_until_ready(jax.jit(many)(problem.p))
 def test_more_sweeps_at_once_than_threads_do_not_wait_for_each_other():
     """A sweep that runs on each of the pool's threads leaves none for the sweeps' shares."""
     in_another_process(MANY, PYTHONPATH=os.pathsep.join(sys.path))
+
+
+@pytest.mark.parametrize("stamp", [None, lambda: b"of other sources"], ids=["none", "another"])
+def test_a_library_of_other_sources_is_told_and_not_called(stamp, monkeypatch):
+    """As after an update without another install: its sweeps might take other arguments."""
+
+    class Library:
+        diffsim_sources = stamp
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library)
+    with pytest.warns(UserWarning, match="compiled from other sources .*: install the package"):
+        assert not native.built.__wrapped__()
 
 
 def test_the_environment_says_no():

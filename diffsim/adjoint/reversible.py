@@ -11,7 +11,6 @@ from functools import partial
 from math import inf
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from annotated_types import Gt
 from jax import lax
@@ -28,6 +27,7 @@ from diffsim.adjoint.steps import (
     run,
     take,
 )
+from diffsim.adjoint.stretches import piling, stretches
 from diffsim.host import call, named
 from diffsim.solver import frozen
 
@@ -68,15 +68,14 @@ class Reversible(Adjoint):
         return loop(consts, carry, xs)
 
     def states(self, length):
-        return self.cuts(length)[2] + 1
+        return length // self.size(length) + 1
 
     def evaluations(self, length):
         return 2 * length
 
-    def cuts(self, length):
-        """Steps before the first full stretch, steps in a stretch, and their number."""
-        steps = -(-length // min(self.stretches, length))
-        return length % steps, steps, length // steps
+    def size(self, length):
+        """Steps in a stretch."""
+        return -(-length // min(self.stretches, length))
 
 
 class _Kept(NamedTuple):
@@ -87,40 +86,25 @@ class _Kept(NamedTuple):
     end: list  # the state after the last step
 
 
-def _parts(adjoint, length):
-    """Steps in a stretch and where the stretches begin: the odd steps at the start, the others."""
-    odd, steps, count = adjoint.cuts(length)
-    parts = [(steps, [odd + steps * i for i in range(count)])]
-    return [(odd, [0]), *parts] if odd else parts
-
-
 def _forward(adjoint, length, step, consts, carry, xs):
-    """All steps once. What they destroy goes straight to its place in one array for the run: loops
-    in loops that pile it up would move it twice."""
+    """All steps once."""
     if not (step.undo or step.retrace):
         raise NotImplementedError(
             f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
             "jax.jvp(jax.grad(f), …), or Revolve(checkpoints=…)"
         )
 
-    def seen(carry, x):
+    def keeping(carry, x):
         new, *found = step.keeping(consts, carry, x)
         return new, found
 
-    def one(loop, i):
-        carry, piles = loop
-        new, found = seen(carry, take(xs, i))
-        found, new = in_turn(found, new)
-        return (new, [put(*pile, i) for pile in zip(piles, found, strict=True)]), None
+    def stretch(size, loop, first):
+        return lax.scan(one, loop, first + jnp.arange(size), unroll=UNROLL)[0], loop[0]
 
-    def stretch(steps, loop, first):
-        return lax.scan(one, loop, first + jnp.arange(steps), unroll=UNROLL)[0], loop[0]
-
-    _, types = jax.eval_shape(lambda: lax.scan(seen, carry, xs, length))
-    loop = carry, jax.tree.map(jnp.zeros_like, types)
+    one, loop = piling(keeping, carry, xs, length)
     starts = []
-    for steps, firsts in _parts(adjoint, length):
-        loop, start = lax.scan(partial(stretch, steps), loop, jnp.array(firsts))
+    for size, firsts in stretches(length, adjoint.size(length)):
+        loop, start = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
         starts.append(start)
     carry, (ys, destroyed) = loop
     return (carry, ys), _Kept(starts, destroyed, carry)
@@ -140,10 +124,10 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         (bars, xs_bar), before = in_turn((bars, put(xs_bar, x_bar, i)), before)
         return (before, *bars, xs_bar), None
 
-    def stretch(steps, walk, inputs):
+    def stretch(size, walk, inputs):
         first, start = inputs
         *walk, noted = walk
-        places = first + jnp.arange(steps)
+        places = first + jnp.arange(size)
         (arrived, *bars), _ = lax.scan(one, tuple(walk), places, reverse=True, unroll=UNROLL)
         gap = [_largest(a - b) for a, b in zip(walked(arrived), walked(start), strict=True)]
         noted = [growth.note(n, bars[1], first, length) for n in noted]
@@ -153,10 +137,10 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     walk = kept.end, consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
     gaps = []
-    parts = zip(_parts(adjoint, length), kept.starts, strict=True)
-    for (steps, firsts), starts in reversed(list(parts)):
+    parts = zip(stretches(length, adjoint.size(length)), kept.starts, strict=True)
+    for (size, firsts), starts in reversed(list(parts)):
         inputs = jnp.array(firsts), starts
-        walk, gap = lax.scan(partial(stretch, steps), walk, inputs, reverse=True)
+        walk, gap = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
         gaps.append(gap)
     _report(adjoint, smooth, kept, gaps)
     _, consts_bar, carry_bar, xs_bar, noted = walk

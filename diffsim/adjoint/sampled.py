@@ -26,8 +26,11 @@ from diffsim.adjoint.steps import (
     Split,
     Step,
     differentiable_loop,
+    put,
     run,
+    take,
 )
+from diffsim.adjoint.stretches import piling, stretches
 from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
 
 LOUD = 1e-3  # of a spectrum's peak: what is below adds its square and some more to an image
@@ -79,10 +82,9 @@ class Sampled(Adjoint):
     def evaluations(self, length):
         return length
 
-    def cuts(self, length):
-        """Steps before the first full stretch, steps in a stretch, and their number."""
-        steps = min(self.every, length)
-        return length % steps, steps, length // steps
+    def size(self, length):
+        """Steps in a stretch."""
+        return min(self.every, length)
 
     def remarks(self, solver: Solver, forcing: Record) -> list[Remark]:
         """What is wrong or doubtful about sampling such a run; ``forcing`` is concrete."""
@@ -161,97 +163,58 @@ def _forward(adjoint, length, step, consts, carry, xs):
         )
     sight = _Sight.of(step, consts, carry, xs)
 
-    def one(carry, x):
+    def seeing(carry, x):
         new, y = step(consts, carry, x)
-        return new, (y, sight.kept(consts, new, x))
+        return new, [y, sight.kept(consts, new, x)]
 
-    def stretch(size, carry, xs):
-        ends = []
-        for part in (slice(0, size // 2), slice(size // 2, size)):
-            state, inputs = carry, [x[part] for x in xs]
-            carry, end = lax.scan(one, carry, inputs, part.stop - part.start, unroll=UNROLL)
-            ends.append(end)
-        return carry, (state, *jax.tree.map(lambda *ends: jnp.concatenate(ends), *ends))
+    def stretch(size, loop, first):
+        places, middle = first + jnp.arange(size), size // 2
+        here, _ = lax.scan(one, loop, places[:middle], unroll=UNROLL)
+        return lax.scan(one, here, places[middle:], unroll=UNROLL)[0], here[0]
 
-    seen, kept = [], []
-    for size, count, part in _parts(xs, adjoint.cuts(length)):
-        carry, (states, ys, sights) = lax.scan(partial(stretch, size), carry, part, count)
-        seen.append(ys)
-        kept.append((states, sights))
-    return (carry, _joined(seen)), kept
-
-
-def _parts(xs, cuts):
-    """Size and number of stretches, and their inputs: the odd steps at the start are one."""
-    odd, steps, count = cuts
-    sizes = [(odd, 1), (steps, count)] if odd else [(steps, count)]
-    return [(*size, part) for size, part in zip(sizes, _in_parts(xs, cuts), strict=True)]
-
-
-def _in_parts(xs, cuts):
-    """Steps cut into the odd ones at the start and a number of parts of equal size.
-
-    Args:
-        xs: arrays ``[step, ...]``
-        cuts: the number of the odd ones, the size of a part, the number of parts
-
-    Returns:
-        the odd ones ``[1, step, ...]`` if there are any, and the parts ``[part, step, ...]``.
-    """
-    odd, steps, count = cuts
-    whole = [x[odd:].reshape(count, steps, *x.shape[1:]) for x in xs]
-    return [[x[None, :odd] for x in xs], whole] if odd else [whole]
-
-
-def _joined(parts):
-    """The reverse of `_in_parts`."""
-    flat = [[x.reshape(-1, *x.shape[2:]) for x in part] for part in parts]
-    return [jnp.concatenate(pieces) for pieces in zip(*flat, strict=True)] if flat[1:] else flat[0]
+    one, loop = piling(seeing, carry, xs, length)
+    states = []
+    for size, firsts in stretches(length, adjoint.size(length)):
+        loop, state = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
+        states.append(state)
+    carry, (ys, sights) = loop
+    return (carry, ys), (states, sights)
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Transpose step by step; in the middle of each stretch, where a sum's sample errs least at
     its ends, with the image of all of it."""
-    cuts = adjoint.cuts(length)
-    silent = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in kept[0][0]]
+    states, sights = kept
+    silent = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in states[0]]
     sight = _Sight.of(smooth.step, consts, silent, xs)
+    count = sum(smooth.xs.smooth)
 
-    def one(transpose, bars, inputs):
-        consts_bar, carry_bar = bars
-        x, y_bar, kept = inputs
+    def one(transpose, walk, i):
+        consts_bar, carry_bar, xs_bar = walk
+        x, y_bar, kept = take(xs, i), take(ys_bar, i), take(sights, i)
         seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
         more, carry_bar, x_bar = transpose(smooth, consts, x, carry_bar)
-        return (_sum(consts_bar, seen_bar, more), carry_bar), x_bar
+        return (_sum(consts_bar, seen_bar, more), carry_bar, put(xs_bar, x_bar, i)), None
 
     def stretch(size, walk, inputs):
-        first, state, *inputs = inputs
-        *bars, noted = walk
-        middle = size // 2
-        early, late = (
-            jax.tree.map(lambda leaf, part=part: leaf[part], inputs)
-            for part in (slice(0, middle), slice(middle + 1, size))
-        )
-        here = jax.tree.map(lambda leaf: leaf[middle], inputs)
-        walked = partial(lax.scan, partial(one, _blind), reverse=True, unroll=UNROLL)
-        bars, after = walked(tuple(bars), late, length=size - middle - 1)
-        bars, x_bar = one(partial(_imaged, state, size), bars, here)
-        bars, before = walked(bars, early, length=middle)
-        whole = [(a, b[None], c) for a, b, c in zip(before, x_bar, after, strict=True)]
-        noted = [growth.note(n, bars[1], first, length) for n in noted]
-        return (*bars, noted), [jnp.concatenate(parts) for parts in whole]
+        first, state = inputs
+        *walk, noted = walk
+        places, middle = first + jnp.arange(size), size // 2
+        blindly = partial(lax.scan, partial(one, _blind), reverse=True, unroll=UNROLL)
+        walk, _ = blindly(tuple(walk), places[middle + 1 :])
+        walk, _ = one(partial(_imaged, state, size), walk, places[middle])
+        walk, _ = blindly(walk, places[:middle])
+        noted = [growth.note(n, walk[1], first, length) for n in noted]
+        return (*walk, noted), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
-    walk = consts_bar, carry_bar, xs_bar[sum(smooth.xs.smooth) :]
-    rows = zip(_parts(xs, cuts), _in_parts(ys_bar, cuts), kept, strict=True)
-    found, end = [], length
-    for (size, count, x), y_bar, part in reversed(list(rows)):
-        firsts = end - size * jnp.arange(count, 0, -1)
-        inputs = firsts, part[0], x, y_bar, part[1]
-        walk, x_bar = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
-        found.insert(0, x_bar)
-        end -= size * count
-    consts_bar, carry_bar, noted = walk
-    return consts_bar, carry_bar, [*_joined(found), *noted]
+    walk = consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
+    parts = zip(stretches(length, adjoint.size(length)), states, strict=True)
+    for (size, firsts), state in reversed(list(parts)):
+        inputs = jnp.array(firsts), state
+        walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
+    consts_bar, carry_bar, xs_bar, noted = walk
+    return consts_bar, carry_bar, [*xs_bar, *noted]
 
 
 def _blind(smooth, consts, x, carry_bar):
