@@ -22,6 +22,13 @@ inline void store(T* to, const V& values) {
   *reinterpret_cast<Vector<T>*>(to) = values;
 }
 
+// Fetch what the next rows need. In three dimensions the rows of several planes and fields are so many
+// streams that no processor foresees them: half of a step was waiting. In two it does.
+template <int NDIM, typename T>
+inline void soon(const T* at, int64_t row) {
+  if constexpr (NDIM == 3) __builtin_prefetch(at + kRows * row);
+}
+
 template <typename T>
 T* scratch(int64_t size, int which) {
   thread_local std::vector<T> memory[4];
@@ -42,65 +49,92 @@ inline T bend_at(const Wave<T>& wave, const T* u) {
   return sum;
 }
 
-// ∇²u of R rows, given to `use` in vectors and then one by one. Rows share what they
-// read across: with four of them 11 loads a value instead of 17, at order 8 in two dimensions.
-template <int NDIM, int HALF, int R, typename T, typename Use>
-inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
-  constexpr int64_t kWide = VECTOR / sizeof(T);
+template <typename T, int R>
+struct Sums {
+  Vector<T> of[R];
+};
+
+// A vector of ∇²u in each of R rows. Rows share what they read across: with four of them 11 loads a
+// value instead of 17, at order 8 in two dimensions.
+template <int NDIM, int HALF, int R, typename T>
+inline __attribute__((always_inline)) Sums<T, R> bend_of(const Wave<T>& wave, const T* u) {
   const T *x = wave.weights[NDIM - 1], *y = wave.weights[NDIM > 1 ? NDIM - 2 : 0];
   const T* z = wave.weights[0];
-  const T center = wave.center;
-  const int64_t n = wave.n[NDIM - 1], plane = wave.stride[0];
-  const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  int64_t i = 0;
-  for (; i + kWide <= n; i += kWide) {
-    Vector<T> sum[R];
+  const int64_t plane = wave.stride[0], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+  Sums<T, R> sums;
+  Vector<T>* const sum = sums.of;
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const T* at = u + r * row + i;
-      sum[r] = x[1] * (load(at - 1) + load(at + 1));
+  for (int r = 0; r < R; ++r) {
+    const T* at = u + r * row;
+    sum[r] = x[1] * (load(at - 1) + load(at + 1));
 #pragma GCC unroll 8
-      for (int k = 2; k <= HALF; ++k) sum[r] += x[k] * (load(at - k) + load(at + k));
-    }
-    if constexpr (NDIM == 1) sum[0] += center * load(u + i);
-    if constexpr (NDIM > 1) {
+    for (int k = 2; k <= HALF; ++k) sum[r] += x[k] * (load(at - k) + load(at + k));
+  }
+  if constexpr (NDIM == 1) sum[0] += wave.center * load(u);
+  if constexpr (NDIM > 1) {
 #pragma GCC unroll 16
-      for (int j = -HALF; j < R + HALF; ++j) {
-        const Vector<T> value = load(u + j * row + i);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) {
-          const int k = j > r ? j - r : r - j;
-          if (k == 0) sum[r] += center * value;
-          if (k > 0 && k <= HALF) sum[r] += y[k] * value;
-        }
-      }
-    }
-    if constexpr (NDIM > 2) {
+    for (int j = -HALF; j < R + HALF; ++j) {
+      const Vector<T> value = load(u + j * row);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const T* at = u + r * row + i;
-#pragma GCC unroll 8
-        for (int k = 1; k <= HALF; ++k) {
-          sum[r] += z[k] * (load(at - k * plane) + load(at + k * plane));
-        }
+        const int k = j > r ? j - r : r - j;
+        if (k == 0) sum[r] += wave.center * value;
+        if (k > 0 && k <= HALF) sum[r] += y[k] * value;
       }
     }
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) use.wide(r, i, sum[r]);
   }
-  for (; i < n; ++i) {
-    for (int r = 0; r < R; ++r) use.one(r, i, bend_at<NDIM, HALF>(wave, u + r * row + i));
+  if constexpr (NDIM > 2) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      const T* at = u + r * row;
+      soon<NDIM>(at + HALF * plane, row);
+#pragma GCC unroll 8
+      for (int k = 1; k <= HALF; ++k) {
+        sum[r] += z[k] * (load(at - k * plane) + load(at + k * plane));
+      }
+    }
+  }
+  return sums;
+}
+
+// The last ∇²u of R rows, less than a vector each, from the place `i` on. Beyond its row a vector
+// reads other rows; there are none in one dimension.
+template <int NDIM, int HALF, int R, typename T, typename Use>
+ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t i, const Use& use) {
+  const int64_t n = wave.n[NDIM - 1];
+  if constexpr (NDIM == 1) {
+    for (; i < n; ++i) use.one(0, i, bend_at<NDIM, HALF>(wave, u + i));
+  } else {
+    const auto sums = bend_of<NDIM, HALF, R>(wave, u + i);
+    for (int r = 0; r < R; ++r) {
+      for (int64_t j = 0; i + j < n; ++j) use.one(r, i + j, sums.of[r][j]);
+    }
   }
 }
 
+// ∇²u of R rows, given to `use` in vectors and then one by one.
+template <int NDIM, int HALF, int R, typename T, typename Use>
+inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
+  constexpr int64_t kWide = VECTOR / sizeof(T);
+  const int64_t n = wave.n[NDIM - 1];
+  int64_t i = 0;
+  for (; i + kWide <= n; i += kWide) {
+    const auto sums = bend_of<NDIM, HALF, R>(wave, u + i);
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) use.wide(r, i, sums.of[r]);
+  }
+  if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use);
+}
+
 // p' = 2 p - p° + κ ∇²p, over p°.
-template <typename T>
+template <typename T, int NDIM>
 struct Leap {
   const T *p, *kappa;
   T* other;
   int64_t row;
   void wide(int r, int64_t i, const Vector<T>& bend) const {
     const int64_t at = r * row + i;
+    soon<NDIM>(other + at, row), soon<NDIM>(kappa + at, row);
     store(other + at, 2 * load(p + at) - load(other + at) + load(kappa + at) * bend);
   }
   void one(int r, int64_t i, T bend) const {
@@ -110,7 +144,7 @@ struct Leap {
 };
 
 // p̄ + 2 p̄' + ∇²(κ p̄'), over p̄; on rigid walls the last term by half.
-template <typename T>
+template <typename T, int NDIM>
 struct Pull {
   const T* after;
   T* bar;
@@ -118,6 +152,7 @@ struct Pull {
   T share[kRows];
   void wide(int r, int64_t i, const Vector<T>& bend) const {
     const int64_t at = r * row + i;
+    soon<NDIM>(bar + at, row), soon<NDIM>(after + at, row);
     store(bar + at, load(bar + at) + 2 * load(after + at) + share[r] * bend);
   }
   void one(int r, int64_t i, T bend) const {
@@ -127,13 +162,14 @@ struct Pull {
 };
 
 // κ̄ + p̄' ∇²p, over κ̄.
-template <typename T>
+template <typename T, int NDIM>
 struct Picture {
   const T* after;
   T* picture;
   int64_t row;
   void wide(int r, int64_t i, const Vector<T>& bend) const {
     const int64_t at = r * row + i;
+    soon<NDIM>(picture + at, row);
     store(picture + at, load(picture + at) + load(after + at) * bend);
   }
   void one(int r, int64_t i, T bend) const { picture[r * row + i] += after[r * row + i] * bend; }
@@ -579,7 +615,7 @@ void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* 
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
-      return Leap<T>{p + from, kappa + from, other + from, stride};
+      return Leap<T, NDIM>{p + from, kappa + from, other + from, stride};
     });
     for (int64_t r = 0; r < count; ++r) {
       ends(wave, number + r, row + r * stride, [&](const auto&... where) { add(where..., T(1)); });
@@ -629,10 +665,10 @@ void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* afte
 }
 
 // p° over p' where κ̄ is made too: 2 p - p' + κ C with the curvature C = ∇²p and, at last, gains.
-template <typename T>
+template <typename T, int NDIM>
 struct LeapBack {
-  Leap<T> leap;
-  Picture<T> picture;
+  Leap<T, NDIM> leap;
+  Picture<T, NDIM> picture;
   void wide(int r, int64_t i, const Vector<T>& bend) const {
     leap.wide(r, i, bend);
     picture.wide(r, i, bend);
@@ -674,15 +710,15 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
-      Pull<T> use{after + from, bar + from, stride, {}};
+      Pull<T, NDIM> use{after + from, bar + from, stride, {}};
       for (int64_t r = first; r < count; ++r) use.share[r - first] = share_of(wave, number + r);
       return use;
     });
     const auto picture_from = [&](int64_t first) {
       const int64_t from = at + first * stride;
-      const Picture<T> use{after + from, picture + from, stride};
+      const Picture<T, NDIM> use{after + from, picture + from, stride};
       if constexpr (MAKE == Make::kBoth) {
-        return LeapBack<T>{{p + from, kappa + from, other + from, stride}, use};
+        return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride}, use};
       } else {
         return use;
       }
