@@ -207,21 +207,37 @@ inline void each(int64_t first, int64_t end, const Work& work) {
   put(at, end - kWide, last);
 }
 
-// Lines that cross a layer side by side. Across the last axis there is one, contiguous.
+// Lines that cross a layer side by side; values aside lie in kLanes lines a place. Across the last
+// axis they are rows, up to kRows, and values aside lie row by row.
 template <bool LAST>
 struct Lines {
-  int64_t field, memory, count;  // strides across the layer; lines
+  int64_t field, memory, count;  // strides across the layer, or of a row in the field; lines
 
-  int64_t in_field(int64_t i) const { return LAST ? i : i * field; }
-  int64_t in_memory(int64_t i) const { return LAST ? i : i * memory; }
-  static int64_t aside(int64_t i) { return LAST ? i : i * kLanes; }
+  // Where places along the layer are, or rows across the last axis.
+  int64_t in_field(int64_t i) const { return i * field; }
+  template <typename T>
+  int64_t in_psi(const Layer<T>& layer, int64_t i) const {
+    return i * (LAST ? layer.width + 2 : memory);
+  }
+  template <typename T>
+  int64_t in_zeta(const Layer<T>& layer, int64_t i) const {
+    return i * (LAST ? layer.width + 1 : memory);
+  }
+  int64_t aside(int64_t i) const { return i * (LAST ? memory : kLanes); }
+  // From a place to the next one.
+  int64_t next_in_field() const { return LAST ? 1 : field; }
+  int64_t next_in_memory() const { return LAST ? 1 : memory; }
+  int64_t next_aside() const { return LAST ? 1 : kLanes; }
+  // Room aside for so many places.
+  int64_t room(int64_t places) const { return LAST ? kRows * memory : places * kLanes; }
 
-  // `each` at the places from `first` on, for all lines; work(i) is what is done at place i.
-  // Across the last axis the places along the layer are what `each` counts.
+  // `each` at the places from `first` on, for all lines; work(i) is what is done at place i, or in
+  // row i, where `each` counts the places. So each of some steps is done for all rows before the
+  // next one loads what it stored: a load of parts of two stores waits until both are done.
   template <typename T, typename Work>
   void over(int64_t first, int64_t end, const Work& work) const {
     if constexpr (LAST) {
-      each<T>(first, end, work(0));
+      for (int64_t r = 0; r < count; ++r) each<T>(first, end, work(r));
     } else {
       for (int64_t i = first; i < end; ++i) each<T>(0, count, work(i));
     }
@@ -231,7 +247,9 @@ struct Lines {
   template <typename T>
   void clear(T* values, int64_t first, int64_t end) const {
     if constexpr (LAST) {
-      std::fill(values + first, values + end, T(0));
+      for (int64_t r = 0; r < count; ++r) {
+        for (int64_t i = first; i < end; ++i) values[aside(r) + i] = 0;
+      }
     } else {
       for (int64_t i = first; i < end; ++i) {
         std::fill(values + aside(i), values + aside(i) + count, T(0));
@@ -267,7 +285,7 @@ struct Three {
 template <int HALF, typename T, bool LAST>
 T* room_for_gain(const Layer<T>& layer, const Lines<LAST>& lines) {
   const int64_t end = layer.width + 1, rim = 2 * (HALF - 1);
-  T* gain = scratch<T>(lines.aside(end + 2 * rim), 0) + lines.aside(rim);
+  T* gain = scratch<T>(lines.room(end + 2 * rim), 0) + rim * lines.next_aside();
   lines.clear(gain, -rim, 0);
   lines.clear(gain, end, end + rim);
   return gain;
@@ -278,10 +296,10 @@ T* room_for_gain(const Layer<T>& layer, const Lines<LAST>& lines) {
 template <int HALF, bool KEEP, typename T, bool LAST>
 ALONE T* raw_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* p, T* psi, T* zeta,
             T* kept) {
-  const int64_t w = layer.width, one = LAST ? 1 : lines.field, next = LAST ? 1 : lines.memory;
+  const int64_t w = layer.width, one = lines.next_in_field(), next = lines.next_in_memory();
   T* gain = room_for_gain<HALF>(layer, lines);
   const auto at_last = [=](int64_t i) {
-    T* psi_i = psi + lines.in_memory(i);
+    T* psi_i = psi + lines.in_psi(layer, i);
     const T* p_i = p + lines.in_field(i);
     const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
     return std::pair(
@@ -291,8 +309,8 @@ ALONE T* raw_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* p, T
         [=](const auto& at, int64_t l, const auto& value) { at.put(psi_i, l, value); });
   };
   lines.template over<T>(0, w + 1, [=](int64_t i) {
-    T *psi_i = psi + lines.in_memory(i), *zeta_i = zeta + lines.in_memory(i);
-    T *kept_i = kept ? kept + lines.in_memory(i) : nullptr, *gain_i = gain + lines.aside(i);
+    T *psi_i = psi + lines.in_psi(layer, i), *zeta_i = zeta + lines.in_zeta(layer, i);
+    T *kept_i = kept ? kept + lines.in_zeta(layer, i) : nullptr, *gain_i = gain + lines.aside(i);
     const T* p_i = p + lines.in_field(i);
     const Profile<T, LAST> a_here{layer.a_half, i}, b_here{layer.b_half, i};
     const Profile<T, LAST> a_next{layer.a_half + 1, i}, b_next{layer.b_half + 1, i};
@@ -321,7 +339,7 @@ template <int HALF, typename T, bool LAST>
 ALONE T* kept_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept) {
   T* gain = room_for_gain<HALF>(layer, lines);
   lines.template over<T>(0, layer.width + 1, [=](int64_t i) {
-    const T* from = kept + lines.in_memory(i);
+    const T* from = kept + lines.in_zeta(layer, i);
     T* to = gain + lines.aside(i);
     return std::pair([=](const auto& at, int64_t l) { return at(from, l); },
                      [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
@@ -356,7 +374,7 @@ struct Values {
 template <int HALF, int N, typename T, bool LAST>
 ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
                     const T* gain, const Target<T> (&targets)[N]) {
-  const int64_t reach = HALF - 1, by = lines.aside(1);
+  const int64_t reach = HALF - 1, by = lines.next_aside();
   const int64_t first = layer.low ? 0 : -reach, end = layer.width + 1 + (layer.low ? reach : 0);
   const auto weights = wave.smooth;
   lines.template over<T>(first, end, [&](int64_t i) {
@@ -387,9 +405,9 @@ ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST
 template <int HALF, typename T, bool LAST>
 ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
                      const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar) {
-  const int64_t w = layer.width, reach = HALF - 1, room = lines.aside(w + 5 + 2 * reach);
-  const int64_t one = lines.aside(1);
-  T* felt = scratch<T>(4 * room, 1) + lines.aside(reach + 1);
+  const int64_t w = layer.width, reach = HALF - 1, room = lines.room(w + 5 + 2 * reach);
+  const int64_t one = lines.next_aside();
+  T* felt = scratch<T>(4 * room, 1) + (reach + 1) * one;
   T *bends = felt + room, *curls = bends + room, *firsts = curls + room;
   const int64_t first = layer.low ? 0 : -reach, end = w + 1 + (layer.low ? reach : 0);
   lines.clear(felt, -reach, first);
@@ -412,7 +430,7 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
     const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
     const T* felt_i = felt + lines.aside(i);
     T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
-    T* zeta_i = zeta_bar + lines.in_memory(i);
+    T* zeta_i = zeta_bar + lines.in_zeta(layer, i);
     return std::pair(
         [=](const auto& at, int64_t l) {
           const auto sum = over * smoothed<HALF>(weights, at, felt_i, l, one);
@@ -427,7 +445,7 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
   lines.template over<T>(0, w + 2, [=](int64_t i) {
     const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
     const T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
-    T *psi_i = psi_bar + lines.in_memory(i), *to = firsts + lines.aside(i);
+    T *psi_i = psi_bar + lines.in_psi(layer, i), *to = firsts + lines.aside(i);
     return std::pair(
         [=](const auto& at, int64_t l) {
           const auto psi = at(psi_i, l) + (at(bend, l - one) - at(bend, l));
@@ -493,13 +511,14 @@ void across_planes(Threads& threads, const Wave<T>& wave, const Work& work) {
   });
 }
 
-// work(layer, lines, start) for the layers across the last axis, in one row.
+// work(layer, lines, start) for the layers across the last axis, in up to kRows rows.
 template <typename T, typename Work>
-inline void ends(const Wave<T>& wave, int64_t number, int64_t row, const Work& work) {
+inline void ends(const Wave<T>& wave, int64_t number, int64_t row, int64_t count, const Work& work) {
+  const int64_t stride = wave.ndim > 1 ? wave.stride[wave.ndim - 2] : 0;
   for (const auto& layer : wave.layers) {
     if (layer.axis != wave.last()) continue;
     const Start start{row + layer.first, number * (layer.width + 2), number * (layer.width + 1)};
-    work(layer, Lines<true>{1, 1, 1}, start);
+    work(layer, Lines<true>{stride, layer.width + 5 + 4 * wave.half, count}, start);
   }
 }
 
@@ -617,9 +636,7 @@ void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* 
       const int64_t from = at + first * stride;
       return Leap<T, NDIM>{p + from, kappa + from, other + from, stride};
     });
-    for (int64_t r = 0; r < count; ++r) {
-      ends(wave, number + r, row + r * stride, [&](const auto&... where) { add(where..., T(1)); });
-    }
+    ends(wave, number, row, count, [&](const auto&... where) { add(where..., T(1)); });
   };
   const auto leading = [&](const auto&... where) { add(where..., T(-1)); };
   layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
@@ -731,7 +748,10 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
         const int64_t i = start + wall.at;
         bar[i] -= share_of(wave, number + r) / 2 * bend_at<NDIM, HALF>(wave, product + i);
       }
-      ends(wave, number + r, start, [&](const auto&... where) { layered(where..., T(1)); });
+    }
+    ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t start = row + r * stride;
 #pragma GCC ivdep
       for (int64_t i = start + wave.half; i < start + wave.half + n; ++i) after[i] = -after[i];
     }
