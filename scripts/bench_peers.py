@@ -33,14 +33,17 @@ TOOLS = {
     "diffsim": (
         "jax",
         "CPML",
-        ("Reversible", "StoreAll", "Revolve(22)", "Revolve(8)", "Sampled(4)", "Sampled(10)"),
+        (
+            "Reversible", "StoreAll", "Revolve(22)", "Revolve(22, block=64)", "Revolve(8)",
+            "Sampled(4)", "Sampled(10)",
+        ),  # fmt: skip
     ),
     "equinox": ("equinox", "CPML (ours)", ("22 checkpoints",)),
     "devito": ("devito", "damping", ("store all", "every 4th step", "pyrevolve")),
     "deepwave": ("deepwave", "CPML", ("store all", "every 10th step")),
     "sweep": ("sweep-solver", "CPML", ("store all", "boundary saving")),
 }
-OURS = {"E": ("Revolve(22)", "Revolve(100)")}  # cases that no other tool runs
+OURS = {"E": ("Revolve(22, block=64)", "Revolve(100, block=100)")}  # cases that no other tool runs
 OURS["E64"] = OURS["E"]
 THREADS = 2
 

@@ -79,7 +79,9 @@ class Revolve(Checkpointed):
         checkpoints: states kept over the run; about √(2 n / block) recompute each step once
             more than ``Periodic`` would, with far less memory; more never hurts but for memory
         block: steps between two places where a state may be kept; the states inside one block are
-            replayed and kept while it is reversed. Even, so that two time levels swap in place
+            replayed and kept while it is reversed. Even, so that two time levels swap in place.
+            32 to 100 where a step can be walked back (`Wave` at constant density): little of each
+            is kept, and fewer are evaluated again
         store: where; any other than `Device` is driven from Python, outside ``jax.jit``
     """
 

@@ -24,6 +24,7 @@ from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.adjoint.schedule.plan import fewest_advances
 
 BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
+RETRACED = 64  # the same where a step is walked back, so that a block keeps little of each
 AT_ONCE = 64  # slots up to here are all looked at, then every 4 % more
 FEW, MANY = 24, 96  # steps on trial, at least and at most: too few to be watched for growth
 STATES_ON_TRIAL = 16_000_000  # bytes
@@ -67,7 +68,7 @@ def strategies(loop: Loop) -> Iterator[Adjoint]:
     for levels in range(1, 5):
         least = (levels + 1) * length ** (1 / (levels + 1))
         yield Multilevel(checkpoints=round(1.1 * least) + levels)
-    for block in BLOCKS:
+    for block in (RETRACED, *BLOCKS) if loop.step.retrace else BLOCKS:
         for slots in _ladder(-(-length // block) - 1):
             yield Revolve(slots, block)
 
