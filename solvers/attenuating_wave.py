@@ -198,6 +198,6 @@ class AttenuatingWave(AdjointSolver):
 
 def _solid(speed, quality):
     """``r = √(τσ/τε)`` and the speed of high frequencies (m/s)."""
-    s = (1 + 1 / quality**2) ** 0.5
+    s = (1 + (1 / quality) ** 2) ** 0.5
     r = 1 / (s + 1 / quality)
     return r, speed * ((1 + 1 / s) / (2 * r)) ** 0.5
