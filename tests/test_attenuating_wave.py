@@ -193,15 +193,10 @@ def test_energy_is_lost_by_what_the_dashpots_take(order, face):
     rate = np.diff(p, axis=0) / dt  # at n + 1/2
     m = bend[1:-1] - np.diff(rate, axis=0) / dt / square  # at n from 1 on
     m *= (np.abs(p).max(axis=0) > 0)[None]  # not on free surfaces
-    held = (delta * rate[1:] / square + dt / 2 * (m - delta * bend[1:-1]) - stress * m) / (
-        1 - delta
-    )
-    energy = (
-        np.sum(
-            rate[1:] ** 2 / square - p[2:] * bend[1:-1] + square * (1 / delta - 1) * held**2, (1, 2)
-        )
-        / 2
-    )
+    held = delta * rate[1:] / square + dt / 2 * (m - delta * bend[1:-1]) - stress * m  # R (1 - δ)
+    held /= 1 - delta
+    parts = rate[1:] ** 2 / square, -p[2:] * bend[1:-1], square * (1 / delta - 1) * held**2
+    energy = np.sum(sum(parts), axis=(1, 2)) / 2
     taken = np.sum(square * stress / delta / dt * np.diff(held, axis=0) ** 2, axis=(1, 2))
     assert np.all(energy > 0)
     np.testing.assert_allclose(-np.diff(energy), taken, rtol=0, atol=1e-12 * energy[0])
