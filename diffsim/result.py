@@ -97,7 +97,7 @@ def _params(loaded: Loaded, outcome: Outcome) -> dict[str, Any]:
         if name in outcome.gradient and isinstance(case.task, Gradient):
             misfit = case.task.misfit
             seen = problem.observe.quantity(problem.solver)
-            per = f"{misfit.units(seen.units)}/({units})"
+            per = misfit.units(seen.units) + ("" if units == "1" else f"/({units})")
             attrs = _attrs(f"derivative of the {misfit.called} by {long_name}", per)
             found[f"gradient_{variable}"] = (dims, outcome.gradient[name], attrs)
     return found

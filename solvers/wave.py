@@ -6,7 +6,6 @@ then the differences are those of ∇²p, and otherwise staggered ones. The fiel
 a stencil around the grid and its absorbing layers.
 """
 
-import math
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -24,7 +23,8 @@ from diffsim.solver import (
     added,
     frozen,
 )
-from solvers import constant_density, divergence, layers, stencil, variable_density
+from solvers import acoustics, constant_density, divergence, layers, stencil, variable_density
+from solvers.acoustics import WaveForcing
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 Positive = Annotated[float, Gt(0)]
+FIELDS = {"speed": "m/s", "density": "kg/m³", "initial": "Pa"}  # of the params, on the grid
 
 
 class WaveParams(NamedTuple):
@@ -45,11 +46,6 @@ class WaveParams(NamedTuple):
     initial: Annotated[Any, Quantity("initial pressure", "Pa")] = None
     # [source, 1 + axis]: (m, *d), (1, 0, …) if None. A dipole d fᵢ is a point force in N m^(axes-3)
     moments: Annotated[Any, Quantity("source moments: pressure, dipole", "1, m")] = None
-
-
-class WaveForcing(NamedTuple):
-    # [step, source]
-    sources: Annotated[jax.Array, Quantity("source time function", "Pa m^(axes-2)")]
 
 
 class WaveCoefficients(NamedTuple):
@@ -102,13 +98,7 @@ class Wave(RetracingSolver, ImagingSolver):
         return WaveCoefficients(kappa, self._sources(params, kappa), buoyancy)
 
     def _medium(self, params):
-        for name in ("speed", "density", "initial"):
-            value = getattr(params, name)
-            if value is not None and value.shape != self.grid.shape:
-                raise ValueError(
-                    f"params.{name} has shape {value.shape}, but the grid has {self.grid.shape}: "
-                    "resample one of them"
-                )
+        acoustics.refuse_shapes(self.grid, params, FIELDS)
         if params.speed.dtype not in (jnp.float32, jnp.float64):
             raise TypeError(f"params.speed is {params.speed.dtype}: give float32 or float64")
         frame, buoyancy = self.frame, None
@@ -123,36 +113,12 @@ class Wave(RetracingSolver, ImagingSolver):
         if params.sources is None:
             return None
         frame = self.frame
-        points = frame.points(params.sources, self.radius)
-        if params.moments is not None:
-            points = points._replace(weights=self._moved(params, points.weights))
-        per_cell = stencil.windows(frame.weigh(kappa, 2), points) / math.prod(self.grid.spacing)
-        weights = points.weights.astype(kappa.dtype) * per_cell
+        points = acoustics.sources(frame, self.radius, params.sources, params.moments, kappa)
         if params.density is not None:
             density = variable_density.at(frame, params.density, params.sources)
-            weights = weights / self._rows(density, weights.ndim)
-        return points._replace(weights=weights)
-
-    def _moved(self, params, weights):
-        """The weights of pressure sources and dipoles together, by their moments.
-
-        ``-d·∇δ(x - xᵢ)`` is the derivative of ``δ(x - xᵢ)`` by xᵢ along d.
-        """
-        count, axes = params.sources.shape
-        if params.moments.shape != (count, 1 + axes):
-            raise ValueError(
-                f"params.moments has shape {params.moments.shape} for {count} sources on {axes} "
-                f"axes: give a row of {1 + axes} numbers for each source"
-            )
-        weights = [weights]
-        for axis in range(axes):
-            weights.append(self.frame.points(params.sources, self.radius, axis).weights)
-        moments = (self._rows(moment, axes + 1) for moment in params.moments.T)
-        return sum(m * w for m, w in zip(moments, weights, strict=True))
-
-    def _rows(self, values, ndim):
-        """Values for each window of each source, to be multiplied by its weights."""
-        return jnp.expand_dims(jnp.repeat(values, self.frame.copies), tuple(range(1, ndim)))
+            weights = points.weights / acoustics.rows(frame, density, points.weights.ndim)
+            points = points._replace(weights=weights)
+        return points
 
     def init(self, params):
         frame = self.frame
@@ -188,33 +154,19 @@ class Wave(RetracingSolver, ImagingSolver):
         XLA would merge sources in the field that a stencil reads into the stencil.
         """
         if forcing_n is not None:
-            series = self._series(coefficients, forcing_n)
+            series = acoustics.series(self.frame, coefficients.sources, forcing_n)
             field = stencil.put(field, coefficients.sources, series)
         return self.frame.mirror(field)
 
     def _shot(self, coefficients, forcing_n):
-        if forcing_n is None:
-            return None
-        series = self._series(coefficients, forcing_n).astype(coefficients.kappa.dtype)
-        return constant_density.Shot(coefficients.sources, series)
+        dtype = coefficients.kappa.dtype
+        return acoustics.shot(self.frame, coefficients.sources, forcing_n, dtype)
 
     def _leap_over(self, kappa, p, previous, flux, memory):
         """``2 p - previous + κ (∇·flux + ζ)`` with the layers' memory after the step."""
         bend = divergence.divergence(self.frame, flux)
         new = stencil.materialise(2 * p - previous + kappa * bend)
         return layers.add(self.frame, new, [zeta for _, zeta in memory], rim=0, scale=kappa)
-
-    def _series(self, coefficients, forcing_n):
-        """What goes into each window of the sources."""
-        given, copies = forcing_n.sources, self.frame.copies
-        points = coefficients.sources
-        count = 0 if points is None else len(points.weights) // copies
-        if points is None or given.shape != (count,):
-            raise ValueError(
-                f"forcing.sources has {given.shape} values a step for {count} sources: give one "
-                "for each, [step, source]"
-            )
-        return given if copies == 1 else jnp.repeat(given, copies)
 
     def trace(self, coefficients, state, forcing_n):
         """Where the density is constant the layers' gains alone are kept: half of their memory."""
@@ -270,7 +222,9 @@ class Wave(RetracingSolver, ImagingSolver):
 
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
         """The cotangents of a step's arguments."""
-        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
+        sources_bar, forcing_bar = acoustics.sources_bar(
+            self.frame, coefficients.sources, forcing_n, felt
+        )
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, previous_bar, memory_bar), forcing_bar
 
@@ -298,7 +252,9 @@ class Wave(RetracingSolver, ImagingSolver):
         p_bar = divergence.with_halo_of(frame, p_bar, total)
         sources = coefficients.sources
         felt = None if sources is None else stencil.windows(new_bar, sources)
-        sources_bar, forcing_bar = self._sources_bar(coefficients, forcing_n, felt)
+        sources_bar, forcing_bar = acoustics.sources_bar(
+            self.frame, coefficients.sources, forcing_n, felt
+        )
         if buoyancy_bar is not None:
             buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar, buoyancy_bar)
@@ -312,26 +268,9 @@ class Wave(RetracingSolver, ImagingSolver):
             for (axis, *_), (psi, zeta) in zip(frame.layers, memory, strict=True)
         )
 
-    def _sources_bar(self, coefficients, forcing_n, felt):
-        """Cotangents of the sources' weights and series, from what their windows felt."""
-        sources = coefficients.sources
-        if sources is None:
-            return None, None
-        weights_bar, forcing_bar = jnp.zeros_like(sources.weights), None
-        if forcing_n is not None:
-            window = tuple(range(1, felt.ndim))
-            series = self._series(coefficients, forcing_n)
-            weights_bar = felt * jnp.expand_dims(series, window).astype(felt.dtype)
-            series_bar = jnp.sum(felt * sources.weights, axis=window)
-            if self.frame.copies > 1:
-                series_bar = series_bar.reshape(-1, self.frame.copies).sum(1)
-            forcing_bar = WaveForcing(series_bar.astype(series.dtype))
-        start_bar = np.zeros(sources.start.shape, jax.dtypes.float0)
-        return stencil.Points(start_bar, weights_bar), forcing_bar
-
     def spectrum(self, forcing):
         """The loudest source's at each frequency; that of an initial field is not known."""
-        return np.abs(np.fft.rfft(np.asarray(forcing.sources), axis=0)).max(axis=1)
+        return acoustics.spectrum(forcing)
 
     def stable_dt(self, params):
         """``dt < 2 / √λ`` with λ the largest eigenvalue of ``-ρ c² ∇·(1/ρ ∇)``.
@@ -342,16 +281,11 @@ class Wave(RetracingSolver, ImagingSolver):
             speed, density = np.asarray(params.speed), np.asarray(params.density)
             worst = variable_density.largest_eigenvalue(self.frame, speed, density)
             return 2 / worst**0.5
-        worst = sum(stencil.stable_courant(self.order) / h**2 for h in self.grid.spacing)
-        return 2 / (float(np.max(params.speed)) * worst**0.5)
+        return acoustics.stable_dt(self.order, self.grid.spacing, float(np.max(params.speed)))
 
     def sampler(self, positions, along: int | None = None):
         """Pressure (Pa) or, ``along`` an axis, its gradient (Pa/m): -ρ times an acceleration."""
-        points = self.frame.points(jnp.asarray(positions), self.radius, along)
-        copies = self.frame.copies
-        if copies == 1:
-            return lambda state: stencil.take(state.pressure, points)
-        return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
+        return acoustics.sampler(self.frame, self.radius, positions, along)
 
     def motion(self, params, positions, along):
         """Particle acceleration ``-1/ρ ∂p`` (m/s²), what an accelerometer feels along an axis.
@@ -368,61 +302,14 @@ class Wave(RetracingSolver, ImagingSolver):
         return lambda state: -slope(state) / density
 
     def check(self, params, forcing=None):
-        remarks = self._misgiven(params) or super().check(params, forcing)
-        remarks += self._misplaced(params)
+        remarks = acoustics.misgiven(self.grid, params, FIELDS) or super().check(params, forcing)
+        remarks += acoustics.misplaced(self.frame, params.sources, params.moments)
         if forcing is None or not np.any(forcing.sources):
             if params.initial is None or not np.any(params.initial):
                 remarks.append(Remark("forcing.sources", "there is no sound: give it values"))
         elif not remarks:
-            remarks = self._resolution(np.asarray(params.speed), forcing)
+            remarks = acoustics.resolution(self.grid, self.dt, params.speed, forcing)
         return remarks
-
-    def _misgiven(self, params):
-        remarks = []
-        for name, units in (("speed", "m/s"), ("density", "kg/m³"), ("initial", "Pa")):
-            value = getattr(params, name)
-            if value is None:
-                continue
-            if (shape := np.shape(value)) != self.grid.shape:
-                text = f"shape {shape}, but the grid has {self.grid.shape}: resample one of them"
-                remarks.append(Remark(f"params.{name}", text))
-            if name != "initial" and np.any(np.asarray(value) <= 0):
-                text = f"the lowest {name} is {np.nanmin(value):g} {units}: it must be positive"
-                remarks.append(Remark(f"params.{name}", text))
-        return remarks
-
-    def _misplaced(self, params):
-        if params.sources is None:
-            return []
-        sources, axes = np.asarray(params.sources), self.grid.ndim
-        if sources.ndim != 2 or sources.shape[1] != axes:
-            text = f"shape {sources.shape}: give a row of {axes} numbers for each source"
-            return [Remark("params.sources", text)]
-        remarks = []
-        for i in np.flatnonzero(self.frame.outside(sources)):
-            place, extent = sources[i].tolist(), self.grid.extent
-            text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
-            remarks.append(Remark("params.sources", text))
-        if params.moments is not None and np.shape(params.moments) != (len(sources), 1 + axes):
-            text = f"shape {np.shape(params.moments)}: give a row of {1 + axes} numbers a source"
-            remarks.append(Remark("params.moments", text))
-        return remarks
-
-    def _resolution(self, speed, forcing):
-        peak = np.argmax(self.spectrum(forcing)) / (len(forcing.sources) * self.dt)
-        if peak == 0:
-            return []
-        shortest = speed.min() / peak
-        points = shortest / max(self.grid.spacing)
-        if points >= 5:
-            return []
-        text = (
-            f"{points:.1f} points per wavelength: {shortest:.4g} m at the peak frequency "
-            f"{peak:.3g} Hz and the lowest speed {speed.min():.4g} m/s, on "
-            f"{max(self.grid.spacing):g} m cells: 5 or more are needed; lower the frequency or "
-            "refine the grid"
-        )
-        return [Remark("forcing.sources", text, fatal=False)]
 
     @classmethod
     def example(cls):

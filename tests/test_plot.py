@@ -8,6 +8,7 @@ from matplotlib.text import Text
 from diffsim.adjoint.schedule.plan import binomial, periodic
 from diffsim.plot import figures, section, time_unit
 from diffsim.plot.schedule import replay
+from diffsim.plot.style import quantity_label
 
 STEPS = 40
 
@@ -143,6 +144,12 @@ def test_axes_have_names_and_units():
     gather = far["gather"].axes[0]
     assert (gather.get_xlabel(), gather.get_ylabel()) == ("receiver x (km)", "time (s)")
     assert bar_text(far["gather"]).startswith("pressure (Pa)")
+
+
+def test_a_plain_number_has_no_units():
+    for exponent, label in ((0, "quality"), (-5, "quality ($10^{-5}$)")):
+        value = xr.DataArray(np.ones(3), name="quality", attrs={"units": "1"})
+        assert quantity_label(value, exponent) == label
 
 
 def test_the_models_share_a_scale():

@@ -43,9 +43,10 @@ def axis_name(axis: str) -> str:
 
 
 def quantity_label(value: xr.DataArray, exponent: int = 0) -> str:
-    """Name and units, with a power of ten."""
-    power = f"$10^{{{exponent}}}$ " if exponent else ""
-    return f"{quantity_name(value)} ({power}{units(value)})"
+    """Name and units, with a power of ten; a plain number has none."""
+    power = f"$10^{{{exponent}}}$" if exponent else ""
+    shown = [part for part in (power, units(value)) if part not in ("", "1")]
+    return f"{quantity_name(value)} ({' '.join(shown)})" if shown else quantity_name(value)
 
 
 def quantity_name(value: xr.DataArray) -> str:
