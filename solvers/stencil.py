@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from diffsim.solver import frozen
+from solvers import native
 
 # Central second differences: weights of nodes 0, ±1, ±2, … by order of accuracy (Fornberg 1988)
 SECOND_DIFFERENCE = {
@@ -157,6 +158,10 @@ class Points(NamedTuple):
 
 def take(u, points: Points):
     """The field at the points: ``[count]``."""
+    return _twin(_take, _take_compiled, points)(u, points)
+
+
+def _take(u, points):
     return jnp.sum(windows(u, points) * points.weights, axis=tuple(range(1, u.ndim + 1)))
 
 
@@ -172,14 +177,38 @@ def windows(u, points: Points):
 
 def put(u, points: Points, values):
     """Add ``values`` ``[count]`` to the field, spread by the weights: the transpose of `take`."""
+    return _twin(_put, _put_compiled, points)(u, points, values.astype(u.dtype))
+
+
+def _put(u, points, values):
     axes = tuple(range(u.ndim))
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=tuple(i + 1 for i in axes),
         inserted_window_dims=(),
         scatter_dims_to_operand_dims=axes,
     )
-    updates = points.weights * values.astype(u.dtype).reshape(-1, *(1,) * u.ndim)
+    updates = (points.weights * values.reshape(-1, *(1,) * u.ndim)).astype(u.dtype)
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
+
+
+def _twin(plain, compiled, points):
+    """XLA's CPU back end gathers and scatters number by number."""
+    window = points.weights.shape[1:]
+    square = len(window) <= 3 and len(set(window)) == 1
+    return native.twin(plain, compiled, in_turn=False) if square else plain
+
+
+def _take_compiled(u, points):
+    shape = jax.ShapeDtypeStruct(points.weights.shape[:1], u.dtype)
+    return native.call("take", [shape], {}, [u, *_places(points)])[0]
+
+
+def _put_compiled(u, points, values):
+    return native.call("put", [u], {0: 0}, [u, *_places(points), values])[0]
+
+
+def _places(points):
+    return jnp.asarray(points.start, jnp.int32), points.weights
 
 
 def points(

@@ -190,6 +190,27 @@ def test_four_axes_have_no_sweep_and_run_all_the_same():
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)), 0)
 
 
+def windows(shape, width, dtype):
+    """A field and 20 windows on it, which overlap, with values for each."""
+    random = np.random.default_rng(0)
+    field = jnp.asarray(random.standard_normal(shape), dtype)
+    start = np.stack([random.integers(0, n - width + 1, 20) for n in shape], -1)
+    weights = random.standard_normal((20, *[width] * len(shape)))
+    points = stencil.Points(jnp.asarray(start), jnp.asarray(weights, dtype))
+    return field, points, jnp.asarray(random.standard_normal(20), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "width"),
+    [((40,), 8), ((30, 31), 8), ((30, 31), 2), ((5, 9), 3), ((20, 33), 14), ((12, 13, 14), 8)],
+)
+def test_what_is_seen_and_put_at_points_is_that_of_the_plain_twin(shape, width, dtype):
+    field, points, values = windows(shape, width, dtype)
+    same(jax.jit(stencil.take)(field, points), stencil._take(field, points))
+    same(jax.jit(stencil.put)(field, points, values), stencil._put(field, points, values))
+
+
 def in_another_process(program, **environment):
     """Its standard output; a minute is several times what it takes."""
     command = [sys.executable, "-c", program]
