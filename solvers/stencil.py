@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
+from diffsim.linear import linear
 from diffsim.solver import frozen
 from solvers import native
 
@@ -209,6 +211,39 @@ def _put_compiled(u, points, values):
 
 def _places(points):
     return jnp.asarray(points.start, jnp.int32), points.weights
+
+
+def see(state, name: str, points: Points):
+    """A state handed on, and what `take` gives of a field of it: for a `Sampler`.
+
+    In reverse `put` adds what the points felt to the field's cotangent.
+    """
+    u, seen = _see(getattr(state, name), *points)
+    return state._replace(**{name: u}), seen
+
+
+@jax.custom_jvp
+def _see(u, start, weights):
+    return u, take(u, Points(start, weights))
+
+
+@partial(_see.defjvp, symbolic_zeros=True)
+def _see_jvp(primals, tangents):
+    (u, *points), (u_dot, _, weights_dot) = primals, tangents
+    if isinstance(u_dot, SymbolicZero):
+        u_dot = jnp.zeros_like(u)
+    back = partial(_put_back, jax.ShapeDtypeStruct(u.shape, u.dtype))
+    dots = linear(lambda points, dots: [*_see(*dots, *points)], back, points, [u_dot])
+    if not isinstance(weights_dot, SymbolicZero):
+        dots[1] += _take(u, Points(points[0], weights_dot))
+    return _see(*primals), tuple(dots)
+
+
+def _put_back(like, points, bars):
+    u_bar, seen_bar = bars
+    if u_bar is None:  # what XLA itself puts into zeros it adds to what else there is
+        return [_put(jnp.zeros_like(like), Points(*points), seen_bar)]
+    return [u_bar if seen_bar is None else put(u_bar, Points(*points), seen_bar)]
 
 
 def points(

@@ -21,6 +21,7 @@ from diffsim.solver import (
     Quantity,
     Remark,
     RetracingSolver,
+    Sampler,
     added,
     frozen,
 )
@@ -349,9 +350,12 @@ class Wave(RetracingSolver, ImagingSolver):
         """Pressure (Pa) or, ``along`` an axis, its gradient (Pa/m): -ρ times an acceleration."""
         points = self.frame.points(jnp.asarray(positions), self.radius, along)
         copies = self.frame.copies
-        if copies == 1:
-            return lambda state: stencil.take(state.pressure, points)
-        return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
+
+        def see(state):
+            state, seen = stencil.see(state, "pressure", points)
+            return state, seen if copies == 1 else seen.reshape(-1, copies).sum(1)
+
+        return Sampler(see)
 
     def motion(self, params, positions, along):
         """Particle acceleration ``-1/ρ ∂p`` (m/s²), what an accelerometer feels along an axis.
@@ -365,7 +369,12 @@ class Wave(RetracingSolver, ImagingSolver):
             )
         slope = self.sampler(positions, along)
         density = variable_density.at(self.frame, params.density, jnp.asarray(positions))
-        return lambda state: -slope(state) / density
+
+        def feel(state):
+            state, seen = slope.see(state)
+            return state, -seen / density
+
+        return Sampler(feel)
 
     def check(self, params, forcing=None):
         remarks = self._misgiven(params) or super().check(params, forcing)
