@@ -12,13 +12,13 @@ import numpy as np
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.growth import largest_of_batch
-from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
 from diffsim.host import call
+from diffsim.linear import derivable
 from diffsim.solver import (
     AdjointSolver,
     ImagingSolver,
@@ -26,6 +26,7 @@ from diffsim.solver import (
     Record,
     RetracingSolver,
     ReversibleSolver,
+    Sampler,
     Solver,
 )
 
@@ -98,6 +99,7 @@ def _observed(body, observe, adjoint):
     which the step writes over, would be copied."""
     solver, step = body.solver, step_of(body.solver)
     trace: Any = _tracer(solver, adjoint, step)
+    look = observe.see if isinstance(observe, Sampler) else lambda state: (state, observe(state))
     plain, tracing = body.moved(lambda *args: (step(*args), None)), body.moved(trace)
 
     def forth(state, inputs):
@@ -105,15 +107,15 @@ def _observed(body, observe, adjoint):
 
     def seen(state, inputs):
         new, kept = tracing(state, inputs)
-        return new, observe(new), kept
+        return *look(new), kept
 
     if trace is None:
-        return lambda *args: ((new := forth(*args)), observe(new))
+        return lambda *args: look(forth(*args))
     if not isinstance(solver, RetracingSolver):
         return Invertible(seen, body.undo)
     images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
     blind = body.blind if images and body.every == 1 else None
-    return Retraceable(forth, tracing, observe, body.retrace, body.coefficients, blind)
+    return Retraceable(forth, tracing, look, body.retrace, body.coefficients, blind)
 
 
 class _Body(NamedTuple):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffsim.grid import Grid
-from diffsim.solver import Quantity, Remark
+from diffsim.solver import Quantity, Remark, Sampler
 from solvers import constant_density, stencil
 from solvers.faces import Frame
 
@@ -97,13 +97,16 @@ def sources_bar(frame: Frame, points: stencil.Points | None, forcing_n, felt):
     return stencil.Points(start_bar, weights_bar), forcing_bar
 
 
-def sampler(frame: Frame, radius: int, positions, along: int | None):
+def sampler(frame: Frame, radius: int, positions, along: int | None) -> Sampler:
     """Pressure (Pa) at positions or, ``along`` an axis, its gradient (Pa/m)."""
     points = frame.points(jnp.asarray(positions), radius, along)
     copies = frame.copies
-    if copies == 1:
-        return lambda state: stencil.take(state.pressure, points)
-    return lambda state: stencil.take(state.pressure, points).reshape(-1, copies).sum(1)
+
+    def see(state):
+        state, seen = stencil.see(state, "pressure", points)
+        return state, seen if copies == 1 else seen.reshape(-1, copies).sum(1)
+
+    return Sampler(see)
 
 
 def stable_dt(order: int, spacing: tuple[float, ...], fastest: float) -> float:

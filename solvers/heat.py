@@ -19,7 +19,7 @@ from annotated_types import Gt, MinLen
 from jax import lax
 
 from diffsim.grid import Grid
-from diffsim.solver import AdjointSolver, Example, Quantity, Remark, frozen
+from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, frozen
 from solvers import multigrid, stencil
 from solvers.diffusion import RKL2, Explicit, Problem, Scheme, Theta
 
@@ -223,7 +223,7 @@ class Heat(AdjointSolver):
 
     def sampler(self, positions):
         points = self._points(jnp.asarray(positions))
-        return lambda state: stencil.take(state.temperature, points)
+        return Sampler(lambda state: stencil.see(state, "temperature", points))
 
     def check(self, params, forcing=None):
         misshapen = [

@@ -15,7 +15,7 @@ from annotated_types import Gt, MinLen
 from jax import lax
 
 from diffsim.grid import Grid
-from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, frozen
+from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, Sampler, frozen
 from solvers import okada, stencil
 from solvers.earth import Sphere
 
@@ -189,7 +189,7 @@ class LinearShallowWater(ReversibleSolver):
                 f"{self.grid.extent} m: move them inside"
             )
         points = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
-        return lambda state: stencil.take(state.stage, points)
+        return Sampler(lambda state: stencil.see(state, "stage", points))
 
     def check(self, params, forcing=None):
         remarks = [

@@ -17,7 +17,7 @@ import numpy as np
 from annotated_types import Gt, MinLen
 
 from diffsim.grid import Grid
-from diffsim.solver import AdjointSolver, Example, Quantity, Remark, frozen
+from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, frozen
 from solvers import okada, stencil
 from solvers.earth import Coriolis, Rotation, Sphere
 from solvers.finite_volumes import FiniteVolumes
@@ -196,7 +196,13 @@ class ShallowWater(AdjointSolver):
         start, weights = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
         lost = jnp.expand_dims(jnp.asarray(outside), tuple(range(1, weights.ndim)))
         points = stencil.Points(start, jnp.where(lost, jnp.nan, weights))
-        return lambda state: stencil.take(state.depth + state.bed, points)
+
+        def see(state):
+            state, depth = stencil.see(state, "depth", points)
+            state, bed = stencil.see(state, "bed", points)
+            return state, depth + bed
+
+        return Sampler(see)
 
     def check(self, params, forcing=None):
         forcing = forcing or ShallowWaterForcing()

@@ -8,8 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
+from diffsim.linear import linear
 from diffsim.solver import frozen
+from solvers import native
 
 # Central second differences: weights of nodes 0, ±1, ±2, … by order of accuracy (Fornberg 1988)
 SECOND_DIFFERENCE = {
@@ -157,6 +160,10 @@ class Points(NamedTuple):
 
 def take(u, points: Points):
     """The field at the points: ``[count]``."""
+    return _twin(_take, _take_compiled, points)(u, points)
+
+
+def _take(u, points):
     return jnp.sum(windows(u, points) * points.weights, axis=tuple(range(1, u.ndim + 1)))
 
 
@@ -172,14 +179,71 @@ def windows(u, points: Points):
 
 def put(u, points: Points, values):
     """Add ``values`` ``[count]`` to the field, spread by the weights: the transpose of `take`."""
+    return _twin(_put, _put_compiled, points)(u, points, values.astype(u.dtype))
+
+
+def _put(u, points, values):
     axes = tuple(range(u.ndim))
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=tuple(i + 1 for i in axes),
         inserted_window_dims=(),
         scatter_dims_to_operand_dims=axes,
     )
-    updates = points.weights * values.astype(u.dtype).reshape(-1, *(1,) * u.ndim)
+    updates = (points.weights * values.reshape(-1, *(1,) * u.ndim)).astype(u.dtype)
     return lax.scatter_add(u, points.start, updates, numbers, mode="promise_in_bounds")
+
+
+def _twin(plain, compiled, points):
+    """XLA's CPU back end gathers and scatters number by number."""
+    window = points.weights.shape[1:]
+    square = len(window) <= 3 and len(set(window)) == 1
+    return native.twin(plain, compiled, in_turn=False) if square else plain
+
+
+def _take_compiled(u, points):
+    shape = jax.ShapeDtypeStruct(points.weights.shape[:1], u.dtype)
+    return native.call("take", [shape], {}, [u, *_places(points)])[0]
+
+
+def _put_compiled(u, points, values):
+    return native.call("put", [u], {0: 0}, [u, *_places(points), values])[0]
+
+
+def _places(points):
+    return jnp.asarray(points.start, jnp.int32), points.weights
+
+
+def see(state, name: str, points: Points):
+    """A state handed on, and what `take` gives of a field of it: for a `Sampler`.
+
+    In reverse `put` adds what the points felt to the field's cotangent.
+    """
+    u, seen = _see(getattr(state, name), *points)
+    return state._replace(**{name: u}), seen
+
+
+@jax.custom_jvp
+def _see(u, start, weights):
+    return u, take(u, Points(start, weights))
+
+
+@partial(_see.defjvp, symbolic_zeros=True)
+def _see_jvp(primals, tangents):
+    (u, *points), (u_dot, _, weights_dot) = primals, tangents
+    if isinstance(u_dot, SymbolicZero):
+        u_dot = jnp.zeros_like(u)
+    back = partial(_put_back, jax.ShapeDtypeStruct(u.shape, u.dtype))
+    dots = linear(lambda points, dots: [*_see(*dots, *points)], back, points, [u_dot])
+    if not isinstance(weights_dot, SymbolicZero):
+        dots[1] += _take(u, Points(points[0], weights_dot))
+    return _see(*primals), tuple(dots)
+
+
+def _put_back(like, points, bars):
+    u_bar, seen_bar = bars
+    if u_bar is None:  # what XLA itself puts into zeros it adds to what else there is
+        return [_put(jnp.zeros_like(like), Points(*points), seen_bar)]
+    return [u_bar if seen_bar is None else put(u_bar, Points(*points), seen_bar)]
 
 
 def points(

@@ -20,6 +20,7 @@ from diffsim.solver import (
     Quantity,
     Remark,
     RetracingSolver,
+    Sampler,
     added,
     frozen,
 )
@@ -299,7 +300,12 @@ class Wave(RetracingSolver, ImagingSolver):
             )
         slope = self.sampler(positions, along)
         density = variable_density.at(self.frame, params.density, jnp.asarray(positions))
-        return lambda state: -slope(state) / density
+
+        def feel(state):
+            state, seen = slope.see(state)
+            return state, -seen / density
+
+        return Sampler(feel)
 
     def check(self, params, forcing=None):
         remarks = acoustics.misgiven(self.grid, params, FIELDS) or super().check(params, forcing)

@@ -2,17 +2,21 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffsim import Reversible, Revolve, simulate
 from diffsim.grid import Grid
 from solvers import constant_density, layers, native, stencil
 from solvers.faces import Absorbing, Frame, Free, Periodic, Rigid
+from solvers.wave import Wave, WaveForcing, WaveParams
 
 pytestmark = pytest.mark.skipif(
     not native.built(), reason="no compiled sweeps here: built without a C++ compiler, or refused"
@@ -188,6 +192,92 @@ def test_a_medium_of_another_type_than_the_field_promotes(types):
 def test_four_axes_have_no_sweep_and_run_all_the_same():
     problem = Problem("RF PP 2F FF", (3, 2, 4, 3), 2)
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)), 0)
+
+
+class Field(NamedTuple):
+    values: jax.Array
+
+
+def windows(shape, width, dtype):
+    """A field and 20 windows on it, which overlap, with values for each."""
+    random = np.random.default_rng(0)
+    field = jnp.asarray(random.standard_normal(shape), dtype)
+    start = np.stack([random.integers(0, n - width + 1, 20) for n in shape], -1)
+    weights = random.standard_normal((20, *[width] * len(shape)))
+    points = stencil.Points(jnp.asarray(start), jnp.asarray(weights, dtype))
+    return field, points, jnp.asarray(random.standard_normal(20), dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("shape", "width"),
+    [((40,), 8), ((30, 31), 8), ((30, 31), 2), ((5, 9), 3), ((20, 33), 14), ((12, 13, 14), 8)],
+)
+def test_what_is_seen_and_put_at_points_is_that_of_the_plain_twin(shape, width, dtype):
+    field, points, values = windows(shape, width, dtype)
+    same(jax.jit(stencil.take)(field, points), stencil._take(field, points))
+    same(jax.jit(stencil.put)(field, points, values), stencil._put(field, points, values))
+
+
+def test_derivatives_of_what_is_seen_are_those_of_plain_jax():
+    """Of every mode and of second order, by the field and by the weights, whether the field is
+    handed on or not: to 1e-12 of the largest."""
+    field, points, _ = windows((30, 31), 8, "float64")
+    at = field, points.weights
+    along = tuple(jnp.sin(3 * value) for value in at)
+
+    def handed_on(field, weights):
+        points_there = points._replace(weights=weights)
+        state, seen = stencil.see(Field(field**2), "values", points_there)
+        return jnp.sum(jnp.sin(state.values)) + jnp.sum(seen**3)
+
+    def seen_only(field, weights):
+        state = Field(field**2)
+        seen = stencil.see(state, "values", points._replace(weights=weights))[1]
+        return jnp.sum(jnp.sin(state.values)) + jnp.sum(seen**3)
+
+    def plain(field, weights):
+        seen = stencil._take(field**2, points._replace(weights=weights))
+        return jnp.sum(jnp.sin(field**2)) + jnp.sum(seen**3)
+
+    def derivatives(f):
+        slopes = jax.grad(f, (0, 1))
+        batch = jnp.stack([at[0], along[0]])
+        return [
+            jax.jvp(f, at, along),
+            jax.jvp(slopes, at, along),
+            jax.grad(lambda *at: jax.jvp(f, at, along)[1], (0, 1))(*at),
+            jax.grad(lambda *at: sum(jnp.sum(slope**2) for slope in slopes(*at)), (0, 1))(*at),
+            jax.vmap(slopes, (0, None))(batch, at[1]),
+            jax.vmap(slopes, (None, 0))(at[0], jnp.stack([at[1], along[1]])),
+        ]
+
+    expected = derivatives(plain)
+    for f in (handed_on, seen_only):
+        for a, b in zip(jax.tree.leaves(derivatives(f)), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("adjoint", [Reversible(2), Revolve(4)], ids=repr)
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_way_back_makes_no_field_for_instruments(adjoint, count):
+    """What they felt is put where the cotangent is: the loop that does so neither fills, copies nor
+    adds a field. Of a single one XLA makes no scatter, which it would merge with the sum."""
+    layer = Absorbing(3, 2000.0, 25.0)
+    solver = Wave(Grid((30, 41), (10.0, 10.0)), DT, ((layer, layer),) * 2, order=4)
+    places = jnp.linspace(50.0, 200.0, 2 * count).reshape(count, 2)
+    forcing = WaveForcing(jnp.ones((40, 1)))
+
+    def loss(speed):
+        params, sampler = WaveParams(speed, jnp.array([[100.0, 100.0]])), solver.sampler(places)
+        how = {"steps": 40, "forcing": forcing, "adjoint": adjoint}
+        return jnp.sum(simulate(solver, params, sampler, **how)[1] ** 2)
+
+    text = jax.jit(jax.grad(loss)).lower(jnp.full((30, 41), 2000.0)).compile().as_text()
+    bodies = [body for body in text.split("\n}\n") if '"diffsim_put"' in body]
+    assert bodies
+    for body in bodies:
+        assert not re.findall(r"= f64\[40,51\]\S* (?:add|broadcast|copy|fusion|scatter)\(", body)
 
 
 def in_another_process(program, **environment):

@@ -18,7 +18,6 @@ from annotated_types import Gt
 from jax import lax
 
 from diffsim.adjoint import growth
-from diffsim.adjoint.linear import inexact, varying
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.steps import (
     UNROLL,
@@ -31,6 +30,7 @@ from diffsim.adjoint.steps import (
     take,
 )
 from diffsim.adjoint.stretches import piling, stretches
+from diffsim.linear import inexact, varying
 from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
 
 LOUD = 1e-3  # of a spectrum's peak: what is below adds its square and some more to an image
@@ -269,22 +269,22 @@ class _Sight(NamedTuple):
         seen = zip(jax.tree.unflatten(tree, leaves), smooth.ys.spread(y_bar), strict=True)
         for transpose, bar in seen:
             if bar is not None:
-                more, carry_more = transpose(bar)
+                more, carry_bar = transpose((carry_bar, bar))
                 more = smooth.consts.of(Split.by_type(consts).spread(more))
                 consts_bar = _sum(consts_bar, more)
-                carry_bar = _sum(carry_bar, carry_more)
         return consts_bar, carry_bar
 
 
 def _transposes(step, consts, carry, x):
-    """For each y that has a derivative what ``jax.vjp`` gives; by themselves, to be left out by
-    themselves."""
+    """For each y that has a derivative what ``jax.vjp`` of it and the carry handed on gives; by
+    themselves, to be left out by themselves."""
     splits = Split.by_type(consts), Split.by_type(carry)
     rests = [split.rest(part) for split, part in zip(splits, (consts, carry), strict=True)]
 
     def seen(i, *moved):
         joined = (s.join(m, rest) for s, m, rest in zip(splits, moved, rests, strict=True))
-        return step.look(*joined, x)[1][i]
+        carry, ys = step.look(*joined, x)
+        return splits[1].of(carry), ys[i]
 
     moved = [split.of(part) for split, part in zip(splits, (consts, carry), strict=True)]
     ys = jax.eval_shape(step.look, consts, carry, x)[1]

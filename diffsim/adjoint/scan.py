@@ -12,8 +12,8 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
-from diffsim.adjoint.linear import inexact, zero_tangent
 from diffsim.adjoint.steps import Leaves, Split, Step
+from diffsim.linear import inexact, zero_tangent
 from diffsim.solver import frozen
 
 
@@ -157,24 +157,23 @@ class Retraceable:
     """A step that can be undone and transposed in one go, for ``scan(…, adjoint=Reversible())``.
 
     ``step(carry, x) -> carry`` is the step, ``trace(carry, x) -> (carry, kept)`` the same with what
-    `back` needs besides the new carry; ``look(carry) -> y`` sees the new carry; ``back(carry, x,
-    kept, carry_bar, total)`` gives the carry before, and the cotangents of ``consts``, added to
-    ``total``, of that carry and of ``x``: None for what has none. ``consts`` are the arrays that
-    the step closes over. To every other strategy it is the function ``(carry, x) -> (carry, y)``,
-    but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if there is one: the same cotangents with no
-    carry, those of ``consts`` None where they ask for it.
+    `back` needs besides the new carry; ``look(carry) -> (carry, y)`` sees the new carry and hands
+    it on; ``back(carry, x, kept, carry_bar, total)`` gives the carry before, and the cotangents of
+    ``consts``, added to ``total``, of that carry and of ``x``: None for what has none. ``consts``
+    are the arrays that the step closes over. To every other strategy it is the function ``(carry,
+    x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if there is one: the same
+    cotangents with no carry, those of ``consts`` None where they ask for it.
     """
 
     step: Callable[[Any, Any], Any]
     trace: Callable[[Any, Any], tuple[Any, Any]]
-    look: Callable[[Any], Any]
+    look: Callable[[Any], tuple[Any, Any]]
     back: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
     consts: Any
     blind: Callable[[Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):
-        carry = self.step(carry, x)
-        return carry, self.look(carry)
+        return self.look(self.step(carry, x))
 
 
 def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
@@ -224,11 +223,11 @@ def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
 
     def trace(carry, x):
         new, kept = f.trace(*unflat(carry, x))
-        return tuple(jax.tree.leaves(part) for part in (new, f.look(new), kept))
+        return tuple(jax.tree.leaves(part) for part in (*f.look(new), kept))
 
     def look(carry, x):
         new, _ = unflat(carry, x)
-        return carry, jax.tree.leaves(f.look(new))
+        return tuple(jax.tree.leaves(part) for part in f.look(new))
 
     def back(carry, x, kept, carry_bar, total):
         carry, x = unflat(carry, x)

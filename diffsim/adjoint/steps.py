@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffsim.adjoint import growth
-from diffsim.adjoint.linear import derivable, forward_only, inexact, kept_whole, refuse
+from diffsim.linear import derivable, forward_only, inexact, kept_whole, refuse
 
 Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]

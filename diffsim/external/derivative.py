@@ -10,9 +10,9 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
-from diffsim.adjoint.linear import derivable
 from diffsim.adjoint.steps import Leaves, Split
 from diffsim.external.code import Code
+from diffsim.linear import derivable
 
 
 def differentiable(code: Code, vmap_method: str) -> Callable[[Leaves], Leaves]:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-SWEEPS = "leap", "transpose", "adjoin", "retrace"
+SWEEPS = "leap", "transpose", "adjoin", "retrace", "take", "put"
 
 
 @cache
@@ -56,12 +56,13 @@ def _of_these_sources(library) -> bool:
     return stamp() == digest.hexdigest().encode()
 
 
-def twin(plain: Callable, compiled: Callable) -> Callable:
+def twin(plain: Callable, compiled: Callable, in_turn: bool = True) -> Callable:
     """``plain``, which on a CPU has the values of ``compiled``, a `call` of a sweep.
 
     Both take the same pytrees of arrays and return the same ones; sweeps know one type at a time,
     float32 or float64, and what mixes them is left to ``plain``. Derivatives of any order are those
-    of ``plain``; a batch runs through the sweep one after the other.
+    of ``plain``; a batch runs through the sweep one after the other if ``in_turn``, for a sweep of
+    all of a field, or else through ``plain``, for one of a few values: each would copy its field.
     """
     if not built():
         return plain
@@ -75,7 +76,8 @@ def twin(plain: Callable, compiled: Callable) -> Callable:
             return plain(*args)
         out = jax.eval_shape(plain, *args)
         how = {"plain": partial(flat, plain, tree), "compiled": partial(flat, compiled, tree)}
-        return jax.tree.unflatten(jax.tree.structure(out), _twin.bind(*leaves, **how))
+        leaves = _twin.bind(*leaves, **how, in_turn=in_turn)
+        return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
     return both
 
@@ -96,11 +98,11 @@ _twin = Primitive("twin")
 _twin.multiple_results = True
 
 
-def _plainly(*args, plain, compiled):
+def _plainly(*args, plain, **_):
     return plain(*args)
 
 
-def _jvp(primals, tangents, *, plain, compiled):
+def _jvp(primals, tangents, *, plain, **how):
     moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
 
     def of_moved(*moved):
@@ -109,14 +111,17 @@ def _jvp(primals, tangents, *, plain, compiled):
             args[i] = value
         return plain(*args)
 
-    primals_out = _twin.bind(*primals, plain=plain, compiled=compiled)
+    primals_out = _twin.bind(*primals, plain=plain, **how)
     moved, dots = [primals[i] for i in moving], [tangents[i] for i in moving]
     return primals_out, jax.jvp(of_moved, moved, dots)[1]
 
 
-def _batch(args, dims, *, plain, compiled):
+def _batch(args, dims, *, plain, compiled, in_turn):
     """One after the other: each already takes all cores."""
-    one = partial(_twin.bind, plain=plain, compiled=compiled)
+    if not in_turn:
+        results = jax.vmap(plain, dims)(*args)
+        return results, [0] * len(results)
+    one = partial(_twin.bind, plain=plain, compiled=compiled, in_turn=True)
     moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
     varying = [a for a, d in zip(moved, dims, strict=True) if d is not None]
 
@@ -137,6 +142,6 @@ batching.primitive_batchers[_twin] = _batch
 mlir.register_lowering(_twin, mlir.lower_fun(_plainly, multiple_results=True))
 mlir.register_lowering(
     _twin,
-    mlir.lower_fun(lambda *args, plain, compiled: compiled(*args), multiple_results=True),
+    mlir.lower_fun(lambda *args, compiled, **_: compiled(*args), multiple_results=True),
     platform="cpu",
 )

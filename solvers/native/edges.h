@@ -1,4 +1,4 @@
-// What touches few values of a field: the images beyond its faces, and the windows of its sources.
+// The images beyond the faces of a field.
 #pragma once
 
 #include "problem.h"
@@ -36,47 +36,5 @@ void unmirror(const Wave<T>& wave, T* u) {
   images(wave, true, [&](int64_t to, int64_t from, T sign) {
     u[from] += sign * u[to];
     u[to] = 0;
-  });
-}
-
-// Windows on a field, `width` nodes along each axis.
-template <typename T>
-struct Windows {
-  int64_t count, width;
-  const int32_t* start;
-  const T* weights;
-};
-
-// work(window, place in the windows, place in the field, nodes) for each row of each window.
-template <typename T, typename Work>
-void each_row(const Wave<T>& wave, const Windows<T>& windows, const Work& work) {
-  const int64_t width = windows.width;
-  const int64_t across = wave.ndim > 1 ? width : 1, beside = wave.ndim > 2 ? width : 1;
-  for (int64_t n = 0; n < windows.count; ++n) {
-    int64_t first = 0;
-    for (int axis = 0; axis < wave.ndim; ++axis) {
-      first += windows.start[n * wave.ndim + axis] * wave.stride[axis];
-    }
-    for (int64_t j = 0; j < beside * across; ++j) {
-      int64_t place = first;
-      if (wave.ndim > 1) place += j % across * wave.stride[wave.ndim - 2];
-      if (wave.ndim > 2) place += j / across * wave.stride[0];
-      work(n, (n * beside * across + j) * width, place, width);
-    }
-  }
-}
-
-// field - Σ value · weights
-template <typename T>
-void take_away(const Wave<T>& wave, const Windows<T>& windows, const T* values, T* field) {
-  each_row(wave, windows, [&](int64_t n, int64_t from, int64_t to, int64_t width) {
-    for (int64_t i = 0; i < width; ++i) field[to + i] -= windows.weights[from + i] * values[n];
-  });
-}
-
-template <typename T>
-void copy_out(const Wave<T>& wave, const Windows<T>& windows, const T* field, T* seen) {
-  each_row(wave, windows, [&](int64_t, int64_t to, int64_t from, int64_t width) {
-    for (int64_t i = 0; i < width; ++i) seen[to + i] = field[from + i];
   });
 }

@@ -1,9 +1,11 @@
-// The sweeps of wave.h for XLA: what it hands over, made into a problem, and the best instructions.
+// The sweeps of wave.h and points.h for XLA: what it hands over, made into a problem, and the best
+// instructions.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "problem.h"
@@ -16,6 +18,7 @@
 namespace avx2 {
 #define VECTOR 32
 #include "wave.h"
+#include "points.h"
 #undef VECTOR
 }  // namespace avx2
 #pragma GCC pop_options
@@ -24,6 +27,7 @@ namespace avx2 {
 namespace avx512 {
 #define VECTOR 64
 #include "wave.h"
+#include "points.h"
 #undef VECTOR
 }  // namespace avx512
 #pragma GCC pop_options
@@ -44,6 +48,7 @@ extern "C" int diffsim_runs_here() {
 namespace plain {
 #define VECTOR 16
 #include "wave.h"
+#include "points.h"
 #undef VECTOR
 }  // namespace plain
 #define CHOICES(CALL)      \
@@ -140,7 +145,7 @@ T* argument(ffi::RemainingArgs& args, size_t i) {
   return static_cast<T*>(args.get<ffi::AnyBuffer>(i).value().untyped_data());
 }
 
-// Windows of sources: integers [source, axis] where they start, weights [source, *window].
+// Windows: integers [window, axis] where they start, weights [window, *nodes].
 template <typename T>
 Windows<T> windows(ffi::RemainingArgs& args, size_t start, size_t weights) {
   const auto shape = args.get<ffi::AnyBuffer>(weights).value().dimensions();
@@ -174,7 +179,8 @@ ffi::Error leap_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs arg
     if (kept) kept += problem.size_across(layer);
   }
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
-  take_away(problem, windows<T>(args, 3, 4), argument<T>(args, 5), other);
+  const auto sources = windows<T>(args, 3, 4);
+  CHOICES((put<NDIM>(problem, sources, argument<T>(args, 5), T(-1), other)));
   CHOICES((leap<T, NDIM, HALF>(threads, problem, kappa, p, other)));
   return ffi::Error::Success();
 }
@@ -197,7 +203,7 @@ ffi::Error transpose_of(Threads& threads, Problem<T>& problem, ffi::RemainingArg
   T *picture = result<T>(results, 2), *room = result<T>(results, 3);
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
   unmirror(problem, after);
-  copy_out(problem, windows<T>(args, 4, 5), after, result<T>(results, 4));
+  CHOICES((copy_out<NDIM>(problem, windows<T>(args, 4, 5), after, result<T>(results, 4))));
   CHOICES((transpose<T, NDIM, HALF, Make::kPicture>(threads, problem, kappa, p, after, bar, picture, room,
                                            static_cast<T*>(nullptr))));
   return ffi::Error::Success();
@@ -215,7 +221,7 @@ ffi::Error adjoin_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs a
     layer.zeta_bar = started_as<T>(args, from++, results, to++);
   }
   unmirror(problem, after);
-  copy_out(problem, windows<T>(args, 3, 4), after, result<T>(results, 3));
+  CHOICES((copy_out<NDIM>(problem, windows<T>(args, 3, 4), after, result<T>(results, 3))));
   T* const none = nullptr;
   CHOICES((transpose<T, NDIM, HALF, Make::kFields>(threads, problem, argument<T>(args, 0), none,
                                                    after, bar, none, result<T>(results, 2), none)));
@@ -243,8 +249,8 @@ ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs 
   const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
   unmirror(problem, after);
   const auto sources = windows<T>(args, 6, 7);
-  copy_out(problem, sources, after, result<T>(results, 5));
-  take_away(problem, sources, argument<T>(args, 8), other);
+  CHOICES((copy_out<NDIM>(problem, sources, after, result<T>(results, 5))));
+  CHOICES((put<NDIM>(problem, sources, argument<T>(args, 8), T(-1), other)));
   CHOICES((transpose<T, NDIM, HALF, Make::kBoth>(threads, problem, kappa, p, after, bar, picture, room,
                                                 other)));
   return ffi::Error::Success();
@@ -288,6 +294,53 @@ HANDLER(transpose, transpose_of)
 HANDLER(adjoin, adjoin_of)
 HANDLER(retrace, retrace_of)
 
+Field field_of(ffi::RemainingArgs& args) {
+  const auto shape = args.get<ffi::AnyBuffer>(0).value().dimensions();
+  Field field{static_cast<int>(shape.size()), {}};
+  for (int64_t axis = field.ndim - 1, stride = 1; axis >= 0; stride *= shape[axis--]) {
+    field.stride[axis] = stride;
+  }
+  return field;
+}
+
+// u, windows' starts and weights -> what is seen there
+template <typename T, int NDIM>
+ffi::Error take_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRets results) {
+  CHOICES((take<NDIM>(field, windows<T>(args, 1, 2), argument<T>(args, 0), result<T>(results, 0))));
+  return ffi::Error::Success();
+}
+
+// u, windows' starts and weights, values -> u with them
+template <typename T, int NDIM>
+ffi::Error put_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRets results) {
+  T* u = started_as<T>(args, 0, results, 0);
+  CHOICES((put<NDIM>(field, windows<T>(args, 1, 2), argument<T>(args, 3), T(1), u)));
+  return ffi::Error::Success();
+}
+
+// The same for a type and a number of axes. One thread does it before others wake.
+#define POINTS_HANDLER(NAME)                                                     \
+  template <typename T>                                                          \
+  ffi::Error NAME##_as(ffi::RemainingArgs args, ffi::RemainingRets results) {    \
+    const Field field = field_of(args);                                          \
+    switch (field.ndim) {                                                        \
+      case 1: return NAME##_of<T, 1>(field, args, results);                      \
+      case 2: return NAME##_of<T, 2>(field, args, results);                      \
+      case 3: return NAME##_of<T, 3>(field, args, results);                      \
+    }                                                                            \
+    return ffi::Error::InvalidArgument("no windows on so many axes");            \
+  }                                                                              \
+  ffi::Error NAME##_impl(ffi::RemainingArgs args, ffi::RemainingRets results) {  \
+    FlushDenormals flush;                                                        \
+    const auto type = args.get<ffi::AnyBuffer>(0).value().element_type();        \
+    if (type == ffi::F32) return NAME##_as<float>(args, results);                \
+    if (type == ffi::F64) return NAME##_as<double>(args, results);               \
+    return ffi::Error::InvalidArgument("no sweep for this type");                \
+  }
+
+POINTS_HANDLER(take)
+POINTS_HANDLER(put)
+
 }  // namespace
 
 #define EXPORT(NAME)                                                                   \
@@ -309,3 +362,10 @@ EXPORT(leap);
 EXPORT(transpose);
 EXPORT(adjoin);
 EXPORT(retrace);
+
+#define EXPORT_POINTS(NAME)                            \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl, \
+                                ffi::Ffi::Bind().RemainingArgs().RemainingRets())
+
+EXPORT_POINTS(take);
+EXPORT_POINTS(put);

@@ -1,4 +1,4 @@
-// What the sweeps of wave.h know of a grid, its layers and its images.
+// What the sweeps know of a field, and those of wave.h of a grid, its layers and its images.
 #pragma once
 
 #include <array>
@@ -34,12 +34,24 @@ struct Wall {
   int64_t at;
 };
 
-template <typename T>
-struct Wave {
+// How a field lies in memory.
+struct Field {
   int ndim;
+  int64_t stride[kAxes];
+};
+
+// Windows on a field, `width` nodes along each axis.
+template <typename T>
+struct Windows {
+  int64_t count, width;
+  const int32_t* start;
+  const T* weights;
+};
+
+template <typename T>
+struct Wave : Field {  // with the halo
   int64_t half;  // nodes of the halo
   int64_t n[kAxes];  // nodes without the halo
-  int64_t stride[kAxes];  // of the field with it
   T weights[kAxes][kHalf + 1];  // of second differences along each axis, over h²
   T center;  // the sum of the axes' weights of the node itself
   T over[kAxes];  // 1/h²

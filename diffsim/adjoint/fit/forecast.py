@@ -16,12 +16,12 @@ import jax
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
 from diffsim.adjoint.fit.trial import Loop, forward, gradient, size
-from diffsim.adjoint.linear import inexact
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.adjoint.schedule.plan import fewest_advances
+from diffsim.linear import inexact
 
 BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
 RETRACED = 64  # the same where a step is walked back, so that a block keeps little of each

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import partial_eval
 
-from diffsim.adjoint.linear import inexact
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.steps import Leaves, SmoothStep, Split, Step, advance, run
+from diffsim.linear import inexact
 
 ROUNDS, PATIENCE = 5, 0.5  # a program is timed so often, or until so many seconds have passed
 KNOWN = 256  # results that a process remembers
