@@ -34,9 +34,14 @@ TOOLS = {
         "jax",
         "CPML",
         (
-            "Reversible", "StoreAll", "Revolve(22)", "Revolve(22, block=64)", "Revolve(8)",
-            "Sampled(4)", "Sampled(10)",
-        ),  # fmt: skip
+            "Reversible",
+            "StoreAll",
+            "Revolve(22)",
+            "Revolve(22, block=64)",
+            "Revolve(8)",
+            "Sampled(4)",
+            "Sampled(10)",
+        ),
     ),
     "equinox": ("equinox", "CPML (ours)", ("22 checkpoints",)),
     "devito": ("devito", "damping", ("store all", "every 4th step", "pyrevolve")),
