@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-STYLE = {"diffsim": "C3*", "equinox": "C4^", "devito": "C0o", "deepwave": "C2s", "sweep": "C1D"}
+COLOUR = {"diffsim": "C3", "equinox": "C4", "devito": "C0", "deepwave": "C2", "sweep": "C1"}
 
 
 def table(name, case, records):
@@ -38,21 +38,45 @@ def draw(names, records, folder):
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    size = {"figsize": (5 * len(names), 4.5), "layout": "constrained", "squeeze": False}
-    (times, bars), (memory, points) = (plt.subplots(1, len(names), **size) for _ in range(2))
-    for name, bar, point in zip(names, bars[0], points[0], strict=True):
-        rows = [r for r in records if r["case"] == name and "error" not in r]
-        titles = [f"{r['tool']}, {r['variant']}" for r in rows]
-        bar.barh(titles, [r["gradient_s"] for r in rows], color="C0", label="gradient")
-        bar.barh(titles, [r["forward_s"] for r in rows], color="C1", label="forward run")
-        bar.set(xlabel="time (s)", title=f"case {name}", xscale="log")
-        bar.invert_yaxis()
-        for r, title in zip(rows, titles, strict=True):
-            point.plot(r["gradient_s"], r["peak_mb"], STYLE[r["tool"]])
-            point.annotate(title, (r["gradient_s"], r["peak_mb"]), fontsize=7)
-        point.set(xscale="log", yscale="log", xlabel="one gradient (s)", title=f"case {name}")
-        point.grid(alpha=0.3, which="both", linewidth=0.4)
-    bars[0, 0].legend(fontsize=8)
-    points[0, 0].set_ylabel("most memory of the process (MB)")
-    times.savefig(folder / "peers_time.png", dpi=140)
-    memory.savefig(folder / "peers_memory.png", dpi=140)
+    records = [r for r in records if "error" not in r]
+    for kind, panel in (("time", _times), ("memory", _memory)):
+        lines = -(-len(names) // 2)
+        size = {"figsize": (12, 4.6 * lines), "layout": "constrained", "squeeze": False}
+        figure, axes = plt.subplots(lines, min(2, len(names)), **size)
+        for name, ax in zip(names, axes.flat, strict=False):
+            panel(ax, [r for r in records if r["case"] == name])
+            ax.set_title(f"case {name}")
+        figure.savefig(folder / f"peers_{kind}.png", dpi=110)
+        plt.close(figure)
+
+
+def _times(ax, records):
+    """A bar a tool: one gradient, and the forward run alone in a darker shade."""
+    titles = [f"{r['tool']}, {r['variant']}" for r in records]
+    colours = [COLOUR[r["tool"]] for r in records]
+    gradients, forwards = ([r[f"{kind}_s"] for r in records] for kind in ("gradient", "forward"))
+    bars = ax.barh(titles, gradients, color=colours, alpha=0.45)
+    ax.bar_label(bars, [f"{s:.2g}" for s in gradients], padding=3, fontsize=8)
+    ax.barh(titles, forwards, color=colours)
+    ax.set_xlabel("one gradient; in full colour a forward run (s)")
+    ax.margins(x=0.1)
+    ax.invert_yaxis()
+
+
+def _memory(ax, records):
+    """A point a tool, on logarithmic axes."""
+    for i, r in enumerate(sorted(records, key=lambda r: r["gradient_s"])):
+        x, y, colour = r["gradient_s"], r["peak_mb"], COLOUR[r["tool"]]
+        ax.plot(x, y, "o", color=colour)
+        side = {"xytext": (0, 7) if i % 2 else (0, -13), "textcoords": "offset points"}
+        ax.annotate(r["variant"], (x, y), **side, ha="center", color=colour, fontsize=8)
+    for tool in dict.fromkeys(r["tool"] for r in records):
+        ax.plot([], [], "o", color=COLOUR[tool], label=tool)
+    ax.set(xlabel="one gradient (s)", ylabel="most memory of the process (MB)")
+    for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
+        scale("log", subs=(2, 5))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+    ax.margins(0.25)
+    ax.grid(alpha=0.3, which="both", linewidth=0.4)
+    ax.legend(fontsize=8)
