@@ -3,7 +3,7 @@
 ``1/M ∂²p/∂t² - ∇²p = Σᵢ fᵢ(t) (mᵢ - dᵢ·∇) δ(x - xᵢ)`` at constant density. The modulus M depends on
 the frequency: dividing by it is a convolution in time. For waves ``exp(iωt)`` it is that of a
 spring in series with a spring and dashpot side by side (Zener 1948; Carcione 2015, Wave Fields in
-Real Media, section 2.4.3),
+Real Media, chapter 2),
 
 ``M(ω) = c² τσ/τε (1 + iω τε) / (1 + iω τσ)``,
 
