@@ -189,7 +189,6 @@ def metropolis(scan):
 
 
 PROGRAMS = [lstm, runge_kutta, adam, kalman, metropolis]
-each_program = pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
 
 
 def swapped(adjoint):
@@ -224,8 +223,11 @@ def with_lax(program):
     return derivatives(program, lax.scan)
 
 
-@pytest.mark.parametrize("adjoint", [Revolve(3, 2), Periodic(4)], ids=repr)
-@each_program
+PAIRS = [(program, Revolve(3, 2)) for program in PROGRAMS] + [(adam, Periodic(4))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "adjoint"), PAIRS, ids=lambda v: getattr(v, "__name__", None))
 def test_every_derivative_is_that_of_the_program_with_lax_scan(program, adjoint):
     """1e-11: the same operations, of which XLA rounds some a·b + c differently; a Hessian product
     over 30 steps of a nonlinear recursion amplifies that."""

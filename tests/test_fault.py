@@ -71,6 +71,7 @@ def test_a_metre_east_is_shorter_on_a_sphere():
     assert lift == pytest.approx(exact, abs=1e-3 * np.abs(exact).max())
 
 
+@pytest.mark.slow
 @each_ocean
 def test_its_derivatives_are_those_of_its_uplift(module):
     """By the chain rule, to round-off: of the level after a step by a field of uplift, then of

@@ -18,6 +18,7 @@ def orders(error, counts):
     return np.log(errors[:-1] / errors[1:]) / np.log(np.divide(counts[1:], counts[:-1]))
 
 
+@pytest.mark.slow
 def test_gaussian_in_free_space():
     """Product of two Gaussians whose variances grow by ``2 k t / c``, at different rates, as the
     conductivity differs between the axes: order 2 within 5 % over four grids, with dt ~ h, in the
@@ -137,6 +138,7 @@ def test_manufactured_solution_with_a_conductivity_that_grows(scheme):
     assert orders(error, [8, 16, 32, 64]) == pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_daily_wave_in_the_ground():
     """Below a surface of ``sin ωt`` the wave is ``e^-ξ sin(ωt - ξ)``, ``ξ = x √(ω/2κ)``:
     order 2 within 5 % over four grids after half a period; at the bottom, ξ = 16, 1e-7 is left."""
@@ -162,7 +164,7 @@ def test_daily_wave_in_the_ground():
 
 def test_derivative_of_a_decayed_mode_by_the_diffusivity():
     """``J = ½ T(½, t)² = ½ e^(-2κπ²t)`` for a sine between cold faces, so that ``dJ/dκ = -π² t
-    e^(-2κπ²t)``: order 2 within 5 % over four grids of odd size, which have a cell at ½."""
+    e^(-2κπ²t)``: order 2 within 5 % over three grids of odd size, which have a cell at ½."""
     diffusivity, end = 0.2, 0.4
 
     def error(n):
@@ -175,6 +177,6 @@ def test_derivative_of_a_decayed_mode_by_the_diffusivity():
             return run(solver, HeatParams(k, jnp.array(1.0), initial), steps)[n // 2] ** 2 / 2
 
         exact = -(np.pi**2) * end * np.exp(-2 * diffusivity * np.pi**2 * end)
-        return abs(float(jax.grad(loss)(jnp.array(diffusivity))) - exact)
+        return abs(float(jax.jit(jax.grad(loss))(jnp.array(diffusivity))) - exact)
 
-    assert orders(error, [15, 21, 33, 51]) == pytest.approx(2, rel=0.05)
+    assert orders(error, [15, 25, 51]) == pytest.approx(2, rel=0.05)

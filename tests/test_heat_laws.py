@@ -103,6 +103,7 @@ def test_a_step_of_a_hundred_explicit_limits_is_right():
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scheme", "dt", "rtol"),
     [(Explicit(), 1e-3, 1e-13), (Theta(0.5), 0.1, 1e-10)],

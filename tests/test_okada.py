@@ -58,6 +58,7 @@ def test_derivatives_by_all_parameters():
     assert difference_test(loss, fault, step=1e-3) < 1e-7
 
 
+@pytest.mark.slow
 def test_grids_aligned_with_the_fault_have_no_nan():
     """Over the edges, the centre and the trace, values and derivatives are finite."""
     fault = Fault(*map(jnp.asarray, (0.0, 0.0, 10.0, 8.0, 4.0, 0.0, 45.0, 90.0, 1.0)))

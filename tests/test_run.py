@@ -200,6 +200,7 @@ def test_stations_have_names_arrivals_and_peaks(small, capsys):
     assert "1 names for 2 positions: give one each, or none" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_receivers_of_motion_say_what_they_feel(small):
     argv = ["small.yaml", "-s", "observe.along=z", "-s", "observe.highest=true"]
     argv += ["-s", "params.density={type: Constant, value: 1000.0}"]

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -118,6 +119,7 @@ def test_values_and_gradients(program, adjoint):
     assert_same(outcome(partial(diffsim.scan, adjoint=adjoint)), outcome(lax.scan), rtol=1e-13)
 
 
+@pytest.mark.slow
 @few(max_examples=6)
 @given(programs(), adjoints)
 def test_forward_mode_batches_and_forward_over_reverse(program, adjoint):

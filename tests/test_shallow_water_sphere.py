@@ -140,6 +140,7 @@ def test_water_is_neither_made_nor_lost(limiter):
     assert after.min() >= 0
 
 
+@pytest.mark.slow
 def test_gradients_by_all_parameters():
     """Taylor remainders of order above 1.99 and differences to 1e-7, of the first-order scheme:
     faster than its waves along parallels, rising northward in bed, level and flow, so that no wave

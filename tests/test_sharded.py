@@ -97,6 +97,7 @@ assert_same(*bent)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", [GLOBAL, LOCAL], ids=["by the compiler", "by shard_map"])
 def test_kept_states_are_spread_as_the_carry_is(program):
     """Four simulated devices: each keeps 7 slots of its own quarter; gradients are lax.scan's."""

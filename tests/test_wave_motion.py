@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from wave_case import ricker, wave
 
 from diffsim import Reversible, simulate
@@ -40,6 +41,7 @@ def test_velocity_of_a_wave_is_its_pressure_over_the_impedance():
     np.testing.assert_allclose(velocity, expected, rtol=0, atol=3e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_motion_is_differentiable_in_the_density_at_the_receiver():
     """Walking back, against differences of all parameters at once: tolerance as for all solvers."""
     random, steps = np.random.default_rng(0), 18
