@@ -41,7 +41,7 @@ def draw(names, records, folder):
     records = [r for r in records if "error" not in r]
     for kind, panel in (("time", _times), ("memory", _memory)):
         lines = -(-len(names) // 2)
-        size = {"figsize": (12, 4.6 * lines), "layout": "constrained", "squeeze": False}
+        size = {"figsize": (13, 4.6 * lines), "layout": "constrained", "squeeze": False}
         figure, axes = plt.subplots(lines, min(2, len(names)), **size)
         for name, ax in zip(names, axes.flat, strict=False):
             panel(ax, [r for r in records if r["case"] == name])
@@ -64,19 +64,16 @@ def _times(ax, records):
 
 
 def _memory(ax, records):
-    """A point a tool, on logarithmic axes."""
-    for i, r in enumerate(sorted(records, key=lambda r: r["gradient_s"])):
-        x, y, colour = r["gradient_s"], r["peak_mb"], COLOUR[r["tool"]]
-        ax.plot(x, y, "o", color=colour)
-        side = {"xytext": (0, 7) if i % 2 else (0, -13), "textcoords": "offset points"}
-        ax.annotate(r["variant"], (x, y), **side, ha="center", color=colour, fontsize=8)
-    for tool in dict.fromkeys(r["tool"] for r in records):
-        ax.plot([], [], "o", color=COLOUR[tool], label=tool)
+    """A number a tool, on logarithmic axes."""
+    for i, r in enumerate(records):
+        point = {"marker": f"${i + 1}$", "markersize": 9, "linestyle": "", "markeredgewidth": 0.1}
+        title = f"{r['tool']}, {r['variant']}"
+        ax.plot(r["gradient_s"], r["peak_mb"], color=COLOUR[r["tool"]], label=title, **point)
     ax.set(xlabel="one gradient (s)", ylabel="most memory of the process (MB)")
     for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
         scale("log", subs=(2, 5))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("{x:g}")
-    ax.margins(0.25)
+    ax.margins(0.1)
     ax.grid(alpha=0.3, which="both", linewidth=0.4)
-    ax.legend(fontsize=8)
+    ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
