@@ -97,18 +97,24 @@ inline __attribute__((always_inline)) Sums<T, R> bend_of(const Wave<T>& wave, co
   return sums;
 }
 
-// The last ∇²u of R rows, less than a vector each, from the place `i` on. Beyond its row a vector
-// reads other rows; there are none in one dimension.
+// The last ∇²u of R rows, less than a vector each, from the place `rest` on: the end of a vector that
+// ends with the row, for beyond it may be nothing to read.
 template <int NDIM, int HALF, int R, typename T, typename Use>
-ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t i, const Use& use) {
-  const int64_t n = wave.n[NDIM - 1];
-  if constexpr (NDIM == 1) {
-    for (; i < n; ++i) use.one(0, i, bend_at<NDIM, HALF>(wave, u + i));
-  } else {
-    const auto sums = bend_of<NDIM, HALF, R>(wave, u + i);
+ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t rest, const Use& use) {
+  constexpr int64_t kWide = VECTOR / sizeof(T);
+  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+  if (n < kWide) {
     for (int r = 0; r < R; ++r) {
-      for (int64_t j = 0; i + j < n; ++j) use.one(r, i + j, sums.of[r][j]);
+      for (int64_t i = rest; i < n; ++i) {
+        use.one(r, i, bend_at<NDIM, HALF>(wave, u + r * row + i));
+      }
     }
+    return;
+  }
+  const int64_t first = n - kWide;
+  const auto sums = bend_of<NDIM, HALF, R>(wave, u + first);
+  for (int r = 0; r < R; ++r) {
+    for (int64_t i = rest; i < n; ++i) use.one(r, i, sums.of[r][i - first]);
   }
 }
 
@@ -211,7 +217,9 @@ inline void each(int64_t first, int64_t end, const Work& work) {
 // axis they are rows, up to kRows, and values aside lie row by row.
 template <bool LAST>
 struct Lines {
-  int64_t field, memory, count;  // strides across the layer, or of a row in the field; lines
+  // Strides across the layer in the field and in its memory, or of a row in the field and aside.
+  int64_t field, memory;
+  int64_t count;  // lines
 
   // Where places along the layer are, or rows across the last axis.
   int64_t in_field(int64_t i) const { return i * field; }
