@@ -250,7 +250,7 @@ def _windows(frame, kappa, shot):
 
 
 def _told(frame: Frame, dt: float):
-    """What a sweep has to know of the grid, as `kernels.cc` takes it."""
+    """What a sweep has to know of the grid, as `kernels.h` takes it."""
     faces = [(axis, int(low), face.width) for axis, low, face in frame.layers]
     profiles = [row for profile in layers.profiles(frame, dt) for row in profile]
     images = [

@@ -1,6 +1,6 @@
 """Compiled sweeps behind plain JAX functions, used where they were built and run on a CPU.
 
-XLA's CPU back end makes several kernels of what is one sweep over memory; ``kernels.cc`` is that
+XLA's CPU back end makes several kernels of what is one sweep over memory; ``kernels.h`` is that
 sweep. It is built when the package is installed, if there is a C++ compiler; without it, on other
 devices, and for derivatives the plain function does the same.
 """
@@ -20,13 +20,21 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 SWEEPS = "leap", "transpose", "adjoin", "retrace", "take", "put"
+TYPES = "float32", "float64"  # a library for each
 
 
 @cache
 def built() -> bool:
     """Whether compiled sweeps are at hand; ``DIFFSIM_NATIVE=0`` in the environment says no."""
-    spec = find_spec("solvers.native._kernels")
-    if spec is None or spec.origin is None or os.environ.get("DIFFSIM_NATIVE") == "0":
+    if os.environ.get("DIFFSIM_NATIVE") == "0":
+        return False
+    return all(_registered(name) for name in TYPES)
+
+
+def _registered(name) -> bool:
+    """Whether the library of a type of numbers was found and XLA knows its sweeps."""
+    spec = find_spec(f"solvers.native._{name}")
+    if spec is None or spec.origin is None:
         return False
     library = ctypes.CDLL(spec.origin)
     if not _of_these_sources(library):
@@ -40,7 +48,7 @@ def built() -> bool:
         return False
     for sweep in SWEEPS:
         handler = jax.ffi.pycapsule(getattr(library, f"diffsim_{sweep}"))
-        jax.ffi.register_ffi_target(f"diffsim_{sweep}", handler, platform="cpu")
+        jax.ffi.register_ffi_target(f"diffsim_{sweep}_{name}", handler, platform="cpu")
     return True
 
 
@@ -85,13 +93,14 @@ def twin(plain: Callable, compiled: Callable, in_turn: bool = True) -> Callable:
 def _of_one_type(leaves):
     types = {jnp.result_type(leaf) for leaf in leaves}
     inexact = {t for t in types if jnp.issubdtype(t, jnp.inexact)}
-    return inexact in ({jnp.dtype("float32")}, {jnp.dtype("float64")})
+    return len(inexact) == 1 and inexact.pop().name in TYPES
 
 
 def call(sweep: str, results, aliases: dict[int, int], args, **told):
     """A compiled sweep's results, shaped like ``results``, some of them in arguments' memory."""
     shapes = [jax.ShapeDtypeStruct(jnp.shape(r), r.dtype) for r in results]
-    return jax.ffi.ffi_call(f"diffsim_{sweep}", shapes, input_output_aliases=aliases)(*args, **told)
+    target = f"diffsim_{sweep}_{results[0].dtype}"
+    return jax.ffi.ffi_call(target, shapes, input_output_aliases=aliases)(*args, **told)
 
 
 _twin = Primitive("twin")

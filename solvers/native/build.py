@@ -11,14 +11,20 @@ from setuptools.command.build_ext import build_ext
 class BuildSweeps(build_ext):
     """With the headers of XLA's foreign function interface, which jaxlib brings along."""
 
+    def finalize_options(self):
+        """Both libraries at once, where there are two cores."""
+        super().finalize_options()
+        self.parallel = self.parallel or True
+
     def build_extension(self, ext):
         """Compile; a failure is a warning, as the extension is optional.
 
         The library bears a digest of its sources. One beside them that bears the same is taken as
         it is: to install once more with other extras need not take two minutes.
         """
-        sources = sorted([*ext.sources, *ext.depends])  # as `solvers.native` reads them
-        digest = hashlib.sha256(b"".join(Path(source).read_bytes() for source in sources))
+        folder = Path(ext.sources[0]).parent
+        sources = sorted([*folder.glob("*.cc"), *folder.glob("*.h")])  # as `solvers.native` does
+        digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources))
         stamp = digest.hexdigest()
         built, wanted = Path(self.get_ext_filename(ext.name)), Path(self.get_ext_fullpath(ext.name))
         if built.exists() and stamp.encode() in built.read_bytes():

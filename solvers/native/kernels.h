@@ -1,5 +1,5 @@
-// The sweeps of wave.h and points.h for XLA: what it hands over, made into a problem, and the best
-// instructions.
+// The sweeps of wave.h and points.h for XLA, in numbers of one type, REAL: what it hands over, made
+// into a problem, and the best instructions. A library for each type, as they compile side by side.
 
 #include <algorithm>
 #include <cstdint>
@@ -68,6 +68,7 @@ namespace ffi = xla::ffi;
 
 namespace {
 
+using T = REAL;
 using Numbers = ffi::Span<const double>;
 using Integers = ffi::Span<const int64_t>;
 
@@ -80,26 +81,25 @@ struct Told {
   Integers layers, images, walls;
 };
 
-template <typename T>
 class Problem : public Wave<T> {
  public:
   explicit Problem(const Told& told) {
-    this->ndim = static_cast<int>(told.shape.size());
-    this->half = static_cast<int64_t>(told.weights.size()) - 1;
-    this->center = 0;
-    int64_t stride = 1;
-    for (int axis = this->ndim - 1; axis >= 0; --axis) {
-      this->n[axis] = told.shape[axis];
-      this->stride[axis] = stride;
-      stride *= this->full(axis);
+    ndim = static_cast<int>(told.shape.size());
+    half = static_cast<int64_t>(told.weights.size()) - 1;
+    center = 0;
+    int64_t size = 1;
+    for (int axis = ndim - 1; axis >= 0; --axis) {
+      n[axis] = told.shape[axis];
+      stride[axis] = size;
+      size *= full(axis);
       const double over = 1 / (told.spacing[axis] * told.spacing[axis]);
       this->over[axis] = static_cast<T>(over);
-      for (int64_t k = 0; k <= this->half; ++k) {
-        this->weights[axis][k] = static_cast<T>(told.weights[k] * over);
+      for (int64_t k = 0; k <= half; ++k) {
+        weights[axis][k] = static_cast<T>(told.weights[k] * over);
       }
-      this->center += static_cast<T>(told.weights[0] * over);
+      center += static_cast<T>(told.weights[0] * over);
     }
-    for (size_t k = 0; k < told.smooth.size(); ++k) this->smooth[k] = static_cast<T>(told.smooth[k]);
+    for (size_t k = 0; k < told.smooth.size(); ++k) smooth[k] = static_cast<T>(told.smooth[k]);
     numbers_.assign(told.profiles.begin(), told.profiles.end());
     const T* row = numbers_.data();
     for (size_t i = 0; i < told.layers.size(); i += 3) {
@@ -107,22 +107,22 @@ class Problem : public Wave<T> {
       layer.axis = static_cast<int>(told.layers[i]);
       layer.low = told.layers[i + 1] != 0;
       layer.width = told.layers[i + 2];
-      const int64_t end = this->n[layer.axis] + this->half;
-      layer.first = layer.low ? this->half : end - layer.width - 1;
+      const int64_t end = n[layer.axis] + half;
+      layer.first = layer.low ? half : end - layer.width - 1;
       layer.a_half = row;
       layer.b_half = layer.a_half + layer.width + 2;
       layer.a = layer.b_half + layer.width + 2;
       layer.b = layer.a + layer.width + 1;
       row = layer.b + layer.width + 1;
-      this->layers.push_back(layer);
+      layers.push_back(layer);
     }
     for (size_t i = 0; i < told.images.size(); i += 4) {
       const int64_t* image = told.images.begin() + i;
-      this->images.push_back(
+      images.push_back(
           {static_cast<int>(image[0]), image[1], image[2], static_cast<int>(image[3])});
     }
     for (size_t i = 0; i < told.walls.size(); i += 2) {
-      this->walls.push_back({static_cast<int>(told.walls[i]), told.walls[i + 1]});
+      walls.push_back({static_cast<int>(told.walls[i]), told.walls[i + 1]});
     }
   }
 
@@ -140,153 +140,142 @@ void* started(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results
   return target->untyped_data();
 }
 
-template <typename T>
 T* argument(ffi::RemainingArgs& args, size_t i) {
   return static_cast<T*>(args.get<ffi::AnyBuffer>(i).value().untyped_data());
 }
 
 // Windows: integers [window, axis] where they start, weights [window, *nodes].
-template <typename T>
 Windows<T> windows(ffi::RemainingArgs& args, size_t start, size_t weights) {
   const auto shape = args.get<ffi::AnyBuffer>(weights).value().dimensions();
   const int64_t width = shape.size() > 1 ? shape[1] : 0;
-  return {shape[0], width, argument<int32_t>(args, start), argument<T>(args, weights)};
+  void* const starts = args.get<ffi::AnyBuffer>(start).value().untyped_data();
+  return {shape[0], width, static_cast<int32_t*>(starts), argument(args, weights)};
 }
 
-template <typename T>
 T* result(ffi::RemainingRets& results, size_t i) {
   return static_cast<T*>(results.get<ffi::AnyBuffer>(i).value()->untyped_data());
 }
 
-template <typename T>
 T* started_as(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results, size_t to) {
   return static_cast<T*>(started(args, from, results, to));
 }
 
 // κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …, and if there is one result
 // more the layers' raw gains
-template <typename T, int NDIM, int HALF>
-ffi::Error leap_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+template <int NDIM, int HALF>
+ffi::Error leap_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                    ffi::RemainingRets results) {
-  T* other = started_as<T>(args, 2, results, 0);
+  T* other = started_as(args, 2, results, 0);
   const size_t last = 1 + 2 * problem.layers.size();
-  T* kept = results.size() > last ? result<T>(results, last) : nullptr;
+  T* kept = results.size() > last ? result(results, last) : nullptr;
   size_t from = 6, to = 1;
   for (auto& layer : problem.layers) {
-    layer.psi = started_as<T>(args, from++, results, to++);
-    layer.zeta = started_as<T>(args, from++, results, to++);
+    layer.psi = started_as(args, from++, results, to++);
+    layer.zeta = started_as(args, from++, results, to++);
     layer.kept = kept;
     if (kept) kept += problem.size_across(layer);
   }
-  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
-  const auto sources = windows<T>(args, 3, 4);
-  CHOICES((put<NDIM>(problem, sources, argument<T>(args, 5), T(-1), other)));
+  const T *kappa = argument(args, 0), *p = argument(args, 1);
+  const auto sources = windows(args, 3, 4);
+  CHOICES((put<NDIM>(problem, sources, argument(args, 5), T(-1), other)));
   CHOICES((leap<T, NDIM, HALF>(threads, problem, kappa, p, other)));
   return ffi::Error::Success();
 }
 
 // κ, p, p̄', p̄°', sources' starts and weights, ψ, ζ, …, ψ̄, ζ̄, … -> p̄°, p̄, κ̄, room, what the
 // sources felt, ψ̄, ζ̄, …
-template <typename T, int NDIM, int HALF>
-ffi::Error transpose_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+template <int NDIM, int HALF>
+ffi::Error transpose_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                         ffi::RemainingRets results) {
-  T* after = started_as<T>(args, 2, results, 0);
-  T* bar = started_as<T>(args, 3, results, 1);
+  T* after = started_as(args, 2, results, 0);
+  T* bar = started_as(args, 3, results, 1);
   size_t from = 6, to = 5;
   for (auto& layer : problem.layers) {
-    layer.psi = argument<T>(args, from++), layer.zeta = argument<T>(args, from++);
+    layer.psi = argument(args, from++), layer.zeta = argument(args, from++);
   }
   for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as<T>(args, from++, results, to++);
-    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+    layer.psi_bar = started_as(args, from++, results, to++);
+    layer.zeta_bar = started_as(args, from++, results, to++);
   }
-  T *picture = result<T>(results, 2), *room = result<T>(results, 3);
-  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
+  T *picture = result(results, 2), *room = result(results, 3);
+  const T *kappa = argument(args, 0), *p = argument(args, 1);
   unmirror(problem, after);
-  CHOICES((copy_out<NDIM>(problem, windows<T>(args, 4, 5), after, result<T>(results, 4))));
+  CHOICES((copy_out<NDIM>(problem, windows(args, 4, 5), after, result(results, 4))));
   CHOICES((transpose<T, NDIM, HALF, Make::kPicture>(threads, problem, kappa, p, after, bar, picture, room,
                                            static_cast<T*>(nullptr))));
   return ffi::Error::Success();
 }
 
 // κ, p̄', p̄°', sources' starts and weights, ψ̄, ζ̄, … -> p̄°, p̄, room, what the sources felt, ψ̄, ζ̄, …
-template <typename T, int NDIM, int HALF>
-ffi::Error adjoin_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+template <int NDIM, int HALF>
+ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                      ffi::RemainingRets results) {
-  T* after = started_as<T>(args, 1, results, 0);
-  T* bar = started_as<T>(args, 2, results, 1);
+  T* after = started_as(args, 1, results, 0);
+  T* bar = started_as(args, 2, results, 1);
   size_t from = 5, to = 4;
   for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as<T>(args, from++, results, to++);
-    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+    layer.psi_bar = started_as(args, from++, results, to++);
+    layer.zeta_bar = started_as(args, from++, results, to++);
   }
   unmirror(problem, after);
-  CHOICES((copy_out<NDIM>(problem, windows<T>(args, 3, 4), after, result<T>(results, 3))));
+  CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 3))));
   T* const none = nullptr;
-  CHOICES((transpose<T, NDIM, HALF, Make::kFields>(threads, problem, argument<T>(args, 0), none,
-                                                   after, bar, none, result<T>(results, 2), none)));
+  CHOICES((transpose<T, NDIM, HALF, Make::kFields>(threads, problem, argument(args, 0), none,
+                                                   after, bar, none, result(results, 2), none)));
   return ffi::Error::Success();
 }
 
 // κ, p, p', p̄', p̄°', κ̄, sources' starts, weights and values, kept gains, ψ̄, ζ̄, … -> p°, p̄°, p̄,
 // κ̄ with that of this step, room, what the sources felt, ψ̄, ζ̄, …
-template <typename T, int NDIM, int HALF>
-ffi::Error retrace_of(Threads& threads, Problem<T>& problem, ffi::RemainingArgs args,
+template <int NDIM, int HALF>
+ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                       ffi::RemainingRets results) {
-  T* other = started_as<T>(args, 2, results, 0);
-  T* after = started_as<T>(args, 3, results, 1);
-  T* bar = started_as<T>(args, 4, results, 2);
-  T* picture = started_as<T>(args, 5, results, 3);
-  T* kept = argument<T>(args, 9);
+  T* other = started_as(args, 2, results, 0);
+  T* after = started_as(args, 3, results, 1);
+  T* bar = started_as(args, 4, results, 2);
+  T* picture = started_as(args, 5, results, 3);
+  T* kept = argument(args, 9);
   size_t from = 10, to = 6;
   for (auto& layer : problem.layers) {
     layer.kept = kept;
     kept += problem.size_across(layer);
-    layer.psi_bar = started_as<T>(args, from++, results, to++);
-    layer.zeta_bar = started_as<T>(args, from++, results, to++);
+    layer.psi_bar = started_as(args, from++, results, to++);
+    layer.zeta_bar = started_as(args, from++, results, to++);
   }
-  T* room = result<T>(results, 4);
-  const T *kappa = argument<T>(args, 0), *p = argument<T>(args, 1);
+  T* room = result(results, 4);
+  const T *kappa = argument(args, 0), *p = argument(args, 1);
   unmirror(problem, after);
-  const auto sources = windows<T>(args, 6, 7);
-  CHOICES((copy_out<NDIM>(problem, sources, after, result<T>(results, 5))));
-  CHOICES((put<NDIM>(problem, sources, argument<T>(args, 8), T(-1), other)));
+  const auto sources = windows(args, 6, 7);
+  CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 5))));
+  CHOICES((put<NDIM>(problem, sources, argument(args, 8), T(-1), other)));
   CHOICES((transpose<T, NDIM, HALF, Make::kBoth>(threads, problem, kappa, p, after, bar, picture, room,
                                                 other)));
   return ffi::Error::Success();
 }
 
-// The sweep for a type, a number of axes and a width of the stencil.
+// The sweep for a number of axes and a width of the stencil.
 #define OF_HALF(SWEEP, NDIM)                                                     \
   switch (problem.half) {                                                        \
-    case 1: return SWEEP<T, NDIM, 1>(threads, problem, args, results);           \
-    case 2: return SWEEP<T, NDIM, 2>(threads, problem, args, results);           \
-    case 3: return SWEEP<T, NDIM, 3>(threads, problem, args, results);           \
-    case 4: return SWEEP<T, NDIM, 4>(threads, problem, args, results);           \
+    case 1: return SWEEP<NDIM, 1>(threads, problem, args, results);           \
+    case 2: return SWEEP<NDIM, 2>(threads, problem, args, results);           \
+    case 3: return SWEEP<NDIM, 3>(threads, problem, args, results);           \
+    case 4: return SWEEP<NDIM, 4>(threads, problem, args, results);           \
   }
 #define HANDLER(NAME, SWEEP)                                                     \
-  template <typename T>                                                          \
-  ffi::Error NAME##_as(Threads& threads, const Told& told, ffi::RemainingArgs args, \
-                       ffi::RemainingRets results) {                             \
-    Problem<T> problem(told);                                                    \
-    switch (problem.ndim) {                                                      \
-      case 1: OF_HALF(SWEEP, 1) break;                                           \
-      case 2: OF_HALF(SWEEP, 2) break;                                           \
-      case 3: OF_HALF(SWEEP, 3) break;                                           \
-    }                                                                            \
-    return ffi::Error::InvalidArgument("no sweep for these axes or this order"); \
-  }                                                                              \
   ffi::Error NAME##_impl(ffi::ThreadPool pool, ffi::RemainingArgs args,          \
                          ffi::RemainingRets results, Integers shape,             \
                          Numbers weights, Numbers smooth, Numbers spacing,       \
                          Numbers profiles, Integers layers, Integers images,     \
                          Integers walls) {                                       \
     Threads threads(pool);                                                       \
-    const Told told{shape, weights, smooth, spacing, profiles, layers, images, walls}; \
-    const auto type = args.get<ffi::AnyBuffer>(0).value().element_type();        \
-    if (type == ffi::F32) return NAME##_as<float>(threads, told, args, results); \
-    if (type == ffi::F64) return NAME##_as<double>(threads, told, args, results); \
-    return ffi::Error::InvalidArgument("no sweep for this type");                \
+    Problem problem(                                                             \
+        {shape, weights, smooth, spacing, profiles, layers, images, walls});     \
+    switch (problem.ndim) {                                                      \
+      case 1: OF_HALF(SWEEP, 1) break;                                           \
+      case 2: OF_HALF(SWEEP, 2) break;                                           \
+      case 3: OF_HALF(SWEEP, 3) break;                                           \
+    }                                                                            \
+    return ffi::Error::InvalidArgument("no sweep for these axes or this order"); \
   }
 
 HANDLER(leap, leap_of)
@@ -304,38 +293,31 @@ Field field_of(ffi::RemainingArgs& args) {
 }
 
 // u, windows' starts and weights -> what is seen there
-template <typename T, int NDIM>
+template <int NDIM>
 ffi::Error take_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRets results) {
-  CHOICES((take<NDIM>(field, windows<T>(args, 1, 2), argument<T>(args, 0), result<T>(results, 0))));
+  CHOICES((take<NDIM>(field, windows(args, 1, 2), argument(args, 0), result(results, 0))));
   return ffi::Error::Success();
 }
 
 // u, windows' starts and weights, values -> u with them
-template <typename T, int NDIM>
+template <int NDIM>
 ffi::Error put_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRets results) {
-  T* u = started_as<T>(args, 0, results, 0);
-  CHOICES((put<NDIM>(field, windows<T>(args, 1, 2), argument<T>(args, 3), T(1), u)));
+  T* u = started_as(args, 0, results, 0);
+  CHOICES((put<NDIM>(field, windows(args, 1, 2), argument(args, 3), T(1), u)));
   return ffi::Error::Success();
 }
 
-// The same for a type and a number of axes. One thread does it before others wake.
+// The same for a number of axes. One thread does it before others wake.
 #define POINTS_HANDLER(NAME)                                                     \
-  template <typename T>                                                          \
-  ffi::Error NAME##_as(ffi::RemainingArgs args, ffi::RemainingRets results) {    \
-    const Field field = field_of(args);                                          \
-    switch (field.ndim) {                                                        \
-      case 1: return NAME##_of<T, 1>(field, args, results);                      \
-      case 2: return NAME##_of<T, 2>(field, args, results);                      \
-      case 3: return NAME##_of<T, 3>(field, args, results);                      \
-    }                                                                            \
-    return ffi::Error::InvalidArgument("no windows on so many axes");            \
-  }                                                                              \
   ffi::Error NAME##_impl(ffi::RemainingArgs args, ffi::RemainingRets results) {  \
     FlushDenormals flush;                                                        \
-    const auto type = args.get<ffi::AnyBuffer>(0).value().element_type();        \
-    if (type == ffi::F32) return NAME##_as<float>(args, results);                \
-    if (type == ffi::F64) return NAME##_as<double>(args, results);               \
-    return ffi::Error::InvalidArgument("no sweep for this type");                \
+    const Field field = field_of(args);                                          \
+    switch (field.ndim) {                                                        \
+      case 1: return NAME##_of<1>(field, args, results);                         \
+      case 2: return NAME##_of<2>(field, args, results);                         \
+      case 3: return NAME##_of<3>(field, args, results);                         \
+    }                                                                            \
+    return ffi::Error::InvalidArgument("no windows on so many axes");            \
   }
 
 POINTS_HANDLER(take)
