@@ -86,7 +86,7 @@ def simulate(
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
     f = _observed(body, observe, adjoint)
-    state, later = scan(f, init, inputs, steps // every, unroll=2, adjoint=adjoint)
+    state, later = scan(f, init, inputs, steps // every, unroll=solver.unroll, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init), later)
     if watch is not None:
         lost = largest_of_batch(jnp.asarray(~finite(state), int))

@@ -120,6 +120,12 @@ class Solver(ABC):
         A `Sampler` costs reverse mode less than a function does.
         """
 
+    @property
+    def unroll(self) -> int:
+        """Steps in a loop's body: an even number swaps the buffers of two levels in place; 1 suits
+        a step that costs far more than to copy its state, and halves what is to be compiled."""
+        return 2
+
     def motion(self, params: Record, positions: Any, along: int) -> Observe:
         """What instruments at ``positions`` that move with the medium feel along an axis: its
         component ``[count]``, positive where the axis grows."""

@@ -25,7 +25,7 @@ class Problem(NamedTuple):
     potential: Callable  # T -> θ
     inverse: Callable  # θ -> T
     pace: jax.Array  # dt / c, [*field] or one number
-    increment: Callable  # θ, base, pace, factor -> base + factor pace (A θ + q)
+    increment: Callable  # θ, base (None: θ), pace, factor -> base + factor pace (A θ + q)
     operator: Callable  # -> about -A, a `multigrid.Operator`
 
 
@@ -39,8 +39,9 @@ class Explicit:
         return 1.0
 
     def advance(self, problem, field):
-        one = jnp.ones((), field.dtype)
-        return problem.increment(problem.potential(field), field, problem.pace, one)
+        one, theta = jnp.ones((), field.dtype), problem.potential(field)
+        # of one array as both, the transpose would be two sweeps and a sum
+        return problem.increment(theta, None if theta is field else field, problem.pace, one)
 
 
 @frozen

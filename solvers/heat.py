@@ -168,6 +168,10 @@ class Heat(AdjointSolver):
 
     # --- contract
 
+    @property
+    def unroll(self):
+        return 2 if isinstance(self.scheme, Explicit) else 1
+
     def coefficients(self, params):
         ndim, dtype = self.grid.ndim, jnp.asarray(params.conductivity).dtype
         if dtype not in (jnp.float32, jnp.float64):
@@ -309,8 +313,8 @@ class Heat(AdjointSolver):
         return c
 
     def _increment(self, c, power, theta, base, pace, factor):
-        """``base + factor pace (∇·(k₀ ∇θ) + q)``; the fields with their halos."""
-        new = base + factor * pace * self._rate(c, theta)
+        """``base + factor pace (∇·(k₀ ∇θ) + q)``; the fields with their halos; None means θ."""
+        new = (theta if base is None else base) + factor * pace * self._rate(c, theta)
         gains, heat = self._thin(c, power, *self._rims(c, theta, pace, factor))
         new = self._plus(new, gains)
         if power is None:
@@ -369,12 +373,12 @@ class Heat(AdjointSolver):
     def _transposable(self, *args):
         """`_increment` with its transpose by hand; JAX would make it a heap of pads."""
         increment = jax.custom_vjp(self._increment)
-        increment.defvjp(lambda *args: (self._increment(*args), (*args[:3], *args[4:])), self._pull)
+        increment.defvjp(lambda *args: (self._increment(*args), args), self._pull)
         return increment(*args)
 
     def _pull(self, kept, new_bar):
         """The transpose of `_increment`: the divergence again, and products of differences."""
-        c, power, theta, pace, factor = kept
+        c, power, theta, base, pace, factor = kept
         scale, scaled = factor * pace, new_bar
         if pace.ndim > 0:  # or each neighbour that reads it would compute it anew
             scale, scaled = 1.0, stencil.materialise(scale * new_bar)
@@ -386,7 +390,8 @@ class Heat(AdjointSolver):
         bars = transpose(([new_bar[where] for where in self._beside], heat_bar))
         small_bar, power_bar, ends_bar, paces_bar, window_bar, factor_bar = bars
         factor_bar += jnp.sum(pace * new_bar * rate)
-        theta_bar = self._plus(scale * multigrid.divergence(c.conductance, scaled), ends_bar)
+        theta_bar = scale * multigrid.divergence(c.conductance, scaled)
+        theta_bar = self._plus(theta_bar if base is not None else new_bar + theta_bar, ends_bar)
         if pace.ndim == 0:
             pace_bar = factor * jnp.sum(new_bar * rate) + sum(paces_bar) + window_bar
         else:
@@ -398,7 +403,8 @@ class Heat(AdjointSolver):
         conductance = [-scale * a * b for a, b in jumps]
         heating = None if c.heating is None else scale * scaled
         c_bar = small_bar._replace(conductance=tuple(conductance), heating=heating)
-        return c_bar, power_bar, theta_bar, new_bar, pace_bar, factor_bar
+        base_bar = None if base is None else new_bar
+        return c_bar, power_bar, theta_bar, base_bar, pace_bar, factor_bar
 
     def _operator(self, c):
         """``-∇·(k₀ ∇)``; what leaves through faces goes to a temperature of 0."""

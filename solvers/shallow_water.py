@@ -121,6 +121,10 @@ class ShallowWater(AdjointSolver):
 
     # --- contract
 
+    @property
+    def unroll(self):
+        return 1
+
     def coefficients(self, params):
         for name, value in params._replace(fault=None)._asdict().items():
             if value is not None and value.shape != (shape := self._shape(name)):

@@ -19,7 +19,6 @@ from jax import lax
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.levels import Levels, multilevel
 from diffsim.adjoint.steps import (
-    UNROLL,
     SmoothStep,
     advance,
     differentiable_loop,
@@ -80,7 +79,7 @@ def _forward(plan: Levels, step, consts, carry, xs):
             return new, (carry, y)
 
         parts = [x[start:stop].reshape(count, stride, *x.shape[1:]) for x in xs]
-        unroll = UNROLL if stride == 1 else 1
+        unroll = step.unroll if stride == 1 else 1
         carry, (kept[level], ys) = lax.scan(stretch, carry, parts, count, unroll=unroll)
         seen.append([y.reshape(count * stride, *y.shape[2:]) for y in ys])
     return (carry, [jnp.concatenate(pieces) for pieces in zip(*seen, strict=True)]), kept
@@ -113,7 +112,7 @@ def _backward(plan: Levels, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_
             return (states, advance(smooth.step, consts, state, part_xs, stride)[0]), None
 
         states = [jnp.broadcast_to(leaf, (trips, *leaf.shape)) for leaf in state]
-        unroll = UNROLL if stride == 1 else 1
+        unroll = smooth.step.unroll if stride == 1 else 1
         (states, state), _ = lax.scan(part, (states, state), jnp.arange(trips - 1), unroll=unroll)
         return put(states, state, trips - 1)
 

@@ -17,7 +17,6 @@ from jax import lax
 
 from diffsim.adjoint.schedule.plan import Plan
 from diffsim.adjoint.steps import (
-    UNROLL,
     Leaves,
     SmoothStep,
     advance,
@@ -95,7 +94,7 @@ class Backward(NamedTuple):
 
             block_xs = take_block(xs, index * plan.block, plan.block)
             inputs = jnp.arange(plan.block), block_xs
-            return lax.scan(one, (states, carry), inputs, unroll=UNROLL)[0][0]
+            return lax.scan(one, (states, carry), inputs, unroll=smooth.step.unroll)[0][0]
 
         def reverse(size, consts, xs, ys_bar, bars, states, index):
             return smooth.reverse(consts, xs, ys_bar, bars, states, index * plan.block, size)

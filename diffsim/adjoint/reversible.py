@@ -19,7 +19,6 @@ from pydantic import AllowInfNan
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.steps import (
-    UNROLL,
     SmoothStep,
     differentiable_loop,
     in_turn,
@@ -99,7 +98,7 @@ def _forward(adjoint, length, step, consts, carry, xs):
         return new, found
 
     def stretch(size, loop, first):
-        return lax.scan(one, loop, first + jnp.arange(size), unroll=UNROLL)[0], loop[0]
+        return lax.scan(one, loop, first + jnp.arange(size), unroll=step.unroll)[0], loop[0]
 
     one, loop = piling(keeping, carry, xs, length)
     starts = []
@@ -128,7 +127,9 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         first, start = inputs
         *walk, noted = walk
         places = first + jnp.arange(size)
-        (arrived, *bars), _ = lax.scan(one, tuple(walk), places, reverse=True, unroll=UNROLL)
+        (arrived, *bars), _ = lax.scan(
+            one, tuple(walk), places, reverse=True, unroll=smooth.step.unroll
+        )
         gap = [_largest(a - b) for a, b in zip(walked(arrived), walked(start), strict=True)]
         noted = [growth.note(n, bars[1], first, length) for n in noted]
         return (start, *bars, noted), gap

@@ -20,7 +20,6 @@ from jax import lax
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.steps import (
-    UNROLL,
     SmoothStep,
     Split,
     Step,
@@ -169,8 +168,8 @@ def _forward(adjoint, length, step, consts, carry, xs):
 
     def stretch(size, loop, first):
         places, middle = first + jnp.arange(size), size // 2
-        here, _ = lax.scan(one, loop, places[:middle], unroll=UNROLL)
-        return lax.scan(one, here, places[middle:], unroll=UNROLL)[0], here[0]
+        here, _ = lax.scan(one, loop, places[:middle], unroll=step.unroll)
+        return lax.scan(one, here, places[middle:], unroll=step.unroll)[0], here[0]
 
     one, loop = piling(seeing, carry, xs, length)
     states = []
@@ -200,7 +199,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         first, state = inputs
         *walk, noted = walk
         places, middle = first + jnp.arange(size), size // 2
-        blindly = partial(lax.scan, partial(one, _blind), reverse=True, unroll=UNROLL)
+        blindly = partial(lax.scan, partial(one, _blind), reverse=True, unroll=smooth.step.unroll)
         walk, _ = blindly(tuple(walk), places[middle + 1 :])
         walk, _ = one(partial(_imaged, state, size), walk, places[middle])
         walk, _ = blindly(walk, places[:middle])

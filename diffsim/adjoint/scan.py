@@ -63,7 +63,7 @@ def scan(
     xs: Any = None,
     length: int | None = None,
     reverse: bool = False,
-    unroll: int | bool = 1,
+    unroll: int | bool | None = None,
     *,
     adjoint: Adjoint = StoreAll(),  # noqa: B008
 ) -> tuple[Any, Any]:
@@ -78,8 +78,9 @@ def scan(
         xs: pytree of arrays with a leading axis of the number of steps, or None
         length: number of steps; needed if ``xs`` is None
         reverse: run from the last slice of ``xs`` to the first
-        unroll: steps in a loop body; strategies with blocks use at least 2, so that a scheme with
-            two time levels can swap its buffers without a copy
+        unroll: steps in a loop body; if None, 1 as in ``jax.lax.scan`` for ``StoreAll()`` and 2
+            for the others, so that a scheme with two time levels swaps its buffers without a copy.
+            With 1 a step that costs far more than to copy its state compiles in half the time
         adjoint: ``StoreAll()``, ``Periodic(every)`` or ``Revolve(checkpoints)``
 
     Returns:
@@ -92,7 +93,7 @@ def scan(
         )
 
     def plain():
-        return lax.scan(f, init, xs, length, reverse, unroll)
+        return lax.scan(f, init, xs, length, reverse, 1 if unroll is None else unroll)
 
     # without jit every value is at hand and kept, as somebody who debugs wants it
     if isinstance(adjoint, StoreAll) or jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
@@ -106,6 +107,8 @@ def scan(
     carry, carry_tree = jax.tree.flatten(jax.tree.map(_promoted, init, types[0]))
     step, consts = _closed(f, carry, carry_tree, slices, xs_tree)
     carry, inputs = [_strong(leaf) for leaf in carry], [_strong(leaf) for leaf in slices]
+    if unroll is not None:
+        step = replace(step, unroll=unroll)
     if reverse:
         inputs = [jnp.flip(x, 0) for x in inputs]
     carry, ys = adjoint.loop(step, consts, carry, inputs, steps)

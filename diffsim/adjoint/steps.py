@@ -20,7 +20,6 @@ Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
 Forward = Callable[["Step", Leaves, Leaves, Leaves], tuple[tuple[Leaves, Leaves], Any]]
 Bars = tuple[Leaves, Leaves, Leaves]  # of the differentiated consts, carry, xs
-UNROLL = 2  # an even number of steps a body lets a two-level scheme swap its buffers in place
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,8 @@ class Step:
     # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
     # number, None for the images, which ask for the carry
     blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
+    # steps in a loop's body: with an even number two levels in time swap their buffers in place
+    unroll: int | bool = 2
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)
@@ -148,13 +149,15 @@ class SmoothStep:
                 before, *bars, x_bar = self.back(consts, after, x, take(trail.kept, i), *bars)
                 (consts_bar, carry_bar), after = in_turn(bars, before)
             else:
-                more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
+                # in memory: XLA would look it up anew in every kernel that reads it, value by value
+                before, _ = in_turn(take(trail, i), ())
+                more, carry_bar, x_bar = self.pull(consts, before, x, carry_bar, y_bar)
                 consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
             return (after, consts_bar, carry_bar), x_bar
 
         walk = trail.end if walks else None, consts_bar, carry_bar
         (_, consts_bar, carry_bar), x_bar = lax.scan(
-            pull, walk, jnp.arange(size), reverse=True, unroll=UNROLL
+            pull, walk, jnp.arange(size), reverse=True, unroll=self.step.unroll
         )
         count = len(x_bar)
         noted = [growth.note(n, carry_bar, start, self.watched) for n in xs_bar[count:]]
@@ -290,7 +293,7 @@ def _tangent(smooth, loops, primals, carry_dot, consts_dot, xs_dot):
         (carry, y), dots = smooth.push(consts, carry, x, (consts_dot, carry_dot, x_dot))
         return [*carry, *dots[0]], [*y, *dots[1]]
 
-    loop = differentiable_loop(Step(step), *loops)
+    loop = differentiable_loop(Step(step, unroll=smooth.step.unroll), *loops)
     new, ys = loop([*consts, *consts_dot], [*carry, *carry_dot], [*xs, *xs_dot])
     return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
 
@@ -330,7 +333,7 @@ def advance(step, consts, carry, xs, size, keep_states=False):
         new, y = step(consts, carry, x)
         return new, (carry if keep_states else None, y)
 
-    return lax.scan(body, carry, xs, size, unroll=UNROLL)
+    return lax.scan(body, carry, xs, size, unroll=step.unroll)
 
 
 def keep_trail(step, consts, carry, xs, size):
@@ -344,7 +347,7 @@ def keep_trail(step, consts, carry, xs, size):
         seen, new = in_turn((kept, y), new)
         return new, seen
 
-    carry, (kept, ys) = lax.scan(body, carry, xs, size, unroll=UNROLL)
+    carry, (kept, ys) = lax.scan(body, carry, xs, size, unroll=step.unroll)
     return carry, (Walk(carry, kept), ys)
 
 
@@ -369,9 +372,11 @@ def _in_turn_jvp(primals, tangents):
 
 
 def _other(leaf):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # keys
+        return leaf
     return ~leaf if leaf.dtype == bool else -leaf
 
 
 def run(length, step, consts, carry, xs):
     """The loop itself."""
-    return lax.scan(lambda c, x: step(consts, c, x), carry, xs, length, unroll=UNROLL)
+    return lax.scan(lambda c, x: step(consts, c, x), carry, xs, length, unroll=step.unroll)
