@@ -379,6 +379,8 @@ class Heat(AdjointSolver):
     def _pull(self, kept, new_bar):
         """The transpose of `_increment`: the divergence again, and products of differences."""
         c, power, theta, base, pace, factor = kept
+        # a state that was kept would be looked up by each kernel that reads it, value by value
+        theta = stencil.materialise(theta)
         scale, scaled = factor * pace, new_bar
         if pace.ndim > 0:  # or each neighbour that reads it would compute it anew
             scale, scaled = 1.0, stencil.materialise(scale * new_bar)

@@ -55,7 +55,13 @@ def robin_slab(x, time, biot, terms=30):
     return total
 
 
-@pytest.mark.parametrize("what", ["temperature", "its derivative by the exchange coefficient"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param("temperature", marks=pytest.mark.slow),
+        "its derivative by the exchange coefficient",
+    ],
+)
 def test_slab_that_cools_in_its_surroundings(what):
     """Order 2 within 5 % over four grids, from the series at t = 0.1 to t = 0.4; likewise the
     derivative by the coefficient, against a central difference (1e-10) of the series."""
@@ -103,7 +109,11 @@ def test_layers_conduct_a_constant_flux_when_steady():
     assert run(solver, params, 1) == pytest.approx(exact, abs=1e-7)
 
 
-@pytest.mark.parametrize("scheme", [CRANK_NICOLSON, RKL2(21)], ids=["Crank-Nicolson", "RKL2"])
+@pytest.mark.parametrize(
+    "scheme",
+    [pytest.param(CRANK_NICOLSON, marks=pytest.mark.slow), RKL2(21)],
+    ids=["Crank-Nicolson", "RKL2"],
+)
 def test_manufactured_solution_with_a_conductivity_that_grows(scheme):
     """``T = 2 + e^-t cos πx`` with the heating that makes it a solution for ``k₀ (1 + βT)``: order
     2 within 5 % over four grids, with dt ~ h and the heating at the middle of each step."""

@@ -1,11 +1,14 @@
 """What conduction keeps whatever the grid: heat, bounds, and the symmetry of its operator."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from heat_case import centres, heat, inside, run
 
+from diffsim import Revolve
 from diffsim.simulate import simulate
 from solvers.heat import RKL2, Dirichlet, Explicit, HeatForcing, HeatParams, Neumann, Theta
 
@@ -128,3 +131,20 @@ def test_a_number_is_a_field_that_is_the_same_everywhere(scheme, dt, rtol):
     each = each._replace(capacity=jnp.sum(each.capacity), slope=None, heating=None)
     for a, b in zip(*map(jax.tree.leaves, ((value, own), (full, each))), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=rtol * np.abs(b).max())
+
+
+def test_a_kept_state_is_looked_up_once():
+    """XLA would do so in each kernel that reads it, value by value, which takes twice as long at
+    512²: no kernel of the way back that multiplies finds its own state."""
+    solver, params = box(1e-3, Explicit()), rough()._replace(slope=None)
+
+    def loss(conductivity):
+        values = params._replace(conductivity=conductivity)
+        state, _ = simulate(solver, values, lambda _: (), steps=40, adjoint=Revolve(3))
+        return jnp.sum(state.temperature**2)
+
+    text = jax.jit(jax.grad(loss)).lower(params.conductivity).compile().as_text()
+    kernels = re.findall(r"^%?fused[\w.\-]* \(.*?\{\n(.*?)^\}", text, re.M | re.S)
+    finding = [k for k in kernels if re.search(r"\[1,9,8\]\S* dynamic-slice", k)]
+    assert finding
+    assert not [k for k in finding if "multiply(" in k]

@@ -63,7 +63,9 @@ def test_amplification_of_a_mode(shape, kinds, scheme, z, factor):
     assert run(solver, params, 1) == pytest.approx(np.asarray(factor(z) * mode), abs=1e-13)
 
 
-@pytest.mark.parametrize("theta", [0.5, 0.7, 1.0])
+@pytest.mark.parametrize(
+    "theta", [0.7, *(pytest.param(theta, marks=pytest.mark.slow) for theta in (0.5, 1.0))]
+)
 def test_derivative_of_the_amplification_by_the_conductivity(theta):
     """``dA/dκ = -dt λ / (1 + θ z)²`` at every cell, forward and reverse; to 1e-12 of its size."""
     z = 2.5

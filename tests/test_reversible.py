@@ -156,7 +156,7 @@ def with_derivative(record):
 
 
 @pytest.mark.parametrize("cls", UNDONE + RETRACED, ids=lambda cls: cls.__name__)
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_gradient_of_a_solver(cls, every):
     """By parameters and forcing, observed at every step and at some; 1e-10 of the largest value."""
     solver, params, forcing = cls.example()

@@ -59,7 +59,11 @@ def apart(bars):
 
 
 @pytest.mark.parametrize(
-    ("density", "every", "steps"), [(False, 1, 6), (True, 4, 11), (False, 7, 5)]
+    ("density", "every", "steps"),
+    [
+        (False, 7, 5),
+        *(pytest.param(*args, marks=pytest.mark.slow) for args in ((False, 1, 6), (True, 4, 11))),
+    ],
 )
 def test_all_but_the_medium_is_exact(density, steps, every):
     """Sources, wavelets, initial field and instruments to 1e-12 of the largest, a few hundred
@@ -113,7 +117,9 @@ def error(ours, exact):
     return [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(ours, exact, strict=True)]
 
 
-@pytest.mark.parametrize("density", [False, True], ids=["", "density"])
+@pytest.mark.parametrize(
+    "density", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "density"]
+)
 def test_image_is_exact_below_the_limit_and_aliased_above(density):
     """1e-3 where sampling is allowed: of a spectrum that ends at 1e-3 of its peak the product with
     itself, where the alias is, is at most 1e-6 of its own; times some ten each for the Laplacian

@@ -75,7 +75,9 @@ def test_gradients_of_carry_inputs_and_closures_are_those_of_lax_scan(adjoint, n
     assert_same(jax.jit(gradient)(weight, init, inputs(n)), reference(n))
 
 
-@pytest.mark.parametrize("adjoint", [Periodic(4), Revolve(3, 2)], ids=repr)
+@pytest.mark.parametrize(
+    "adjoint", [pytest.param(Periodic(4), marks=pytest.mark.slow), Revolve(3, 2)], ids=repr
+)
 def test_without_jit_with_no_inputs_and_in_reverse(adjoint):
     run, weight, init = system()
     for how, xs in (
@@ -216,6 +218,22 @@ def test_the_program_does_not_grow_with_the_number_of_steps():
         return len(re.findall(r"stablehlo\.sine|stablehlo\.cosine", text))
 
     assert instructions(100) == instructions(100_000) > 0
+
+
+def test_a_loop_holds_as_many_steps_as_unroll_says():
+    """Two if it says nothing; each is a sine or a cosine, of which XLA saves or adds a few."""
+
+    def f(carry, _):
+        return jnp.sin(carry), None
+
+    def instructions(unroll):
+        loss = lambda u: scan(f, u, None, 100, unroll=unroll, adjoint=Revolve(3, 4))[0]  # noqa: E731
+        text = jax.jit(jax.grad(loss)).lower(0.3).compile().as_text()
+        return len(re.findall(r"(sine|cosine)\(", text))
+
+    one, two, four = (instructions(unroll) for unroll in (1, 2, 4))
+    assert instructions(None) == two > 1.7 * one
+    assert four > 1.7 * two
 
 
 def test_value_and_gradient_take_one_forward_sweep():

@@ -98,6 +98,7 @@ def test_sensitivity_through_the_shock():
     assert slopes == pytest.approx(SLOPES, rel=0.01)
 
 
+@pytest.mark.slow
 def test_sensitivity_converges():
     """From 100 to 400 cells the error of both derivatives, by forward mode, falls at least by
     half."""

@@ -79,7 +79,7 @@ def test_is_the_limit_of_differences(limiter):
     assert difference_test(loss, values, step=1e-7) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.float64, marks=pytest.mark.slow)])
 def test_is_finite_and_dry_land_has_none(dtype):
     """Not a NaN anywhere, and exact zeros for the hill that no water reaches."""
     solver, values, forcing = flood(dtype)
@@ -110,10 +110,15 @@ PLANET = {"sphere": Sphere(90 / np.pi), "coriolis": Rotation(1e-2)}  # m, rad/s;
 @pytest.mark.parametrize(
     ("limiter", "faces", "earth"),
     [
-        (stencil.VanLeer(), ROUND, PLANE),
-        (stencil.Minmod(), ALL_FACES, PLANE),
         (stencil.VanLeer(), ROUND, PLANET),
-        (None, ALL_FACES, PLANET),
+        *(
+            pytest.param(*args, marks=pytest.mark.slow)
+            for args in (
+                (stencil.VanLeer(), ROUND, PLANE),
+                (stencil.Minmod(), ALL_FACES, PLANE),
+                (None, ALL_FACES, PLANET),
+            )
+        ),
     ],
     ids=repr,
 )

@@ -23,9 +23,17 @@ SOLVERS = [
     for name in solvers.__all__
     if inspect.isclass(cls := getattr(solvers, name)) and issubclass(cls, Solver)
 ]
-STRATEGIES = [Periodic(5), Revolve(4, block=3), Multilevel(8)]
-# where a block is a step or the whole run, a matter of the loop and not of the solver
-ENDS = [Periodic(1), Periodic(100), Revolve(1, 2), Revolve(3, 1), Revolve(100), Multilevel(100)]
+STRATEGIES = [Revolve(4, block=3), Multilevel(8)]
+# another plan for the same loop, and blocks of one step or the whole run: no matter of the solver
+ENDS = [
+    Periodic(5),
+    Periodic(1),
+    Periodic(100),
+    Revolve(1, 2),
+    Revolve(3, 1),
+    Revolve(100),
+    Multilevel(100),
+]
 PAIRS = list(itertools.product(SOLVERS, STRATEGIES)) + [(SOLVERS[0], adjoint) for adjoint in ENDS]
 each_solver = pytest.mark.parametrize("cls", SOLVERS, ids=lambda cls: cls.__name__)
 each_pair = pytest.mark.parametrize(

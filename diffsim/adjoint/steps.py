@@ -149,9 +149,7 @@ class SmoothStep:
                 before, *bars, x_bar = self.back(consts, after, x, take(trail.kept, i), *bars)
                 (consts_bar, carry_bar), after = in_turn(bars, before)
             else:
-                # in memory: XLA would look it up anew in every kernel that reads it, value by value
-                before, _ = in_turn(take(trail, i), ())
-                more, carry_bar, x_bar = self.pull(consts, before, x, carry_bar, y_bar)
+                more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
                 consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
             return (after, consts_bar, carry_bar), x_bar
 
@@ -372,8 +370,6 @@ def _in_turn_jvp(primals, tangents):
 
 
 def _other(leaf):
-    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # keys
-        return leaf
     return ~leaf if leaf.dtype == bool else -leaf
 
 
