@@ -172,6 +172,7 @@ def test_daily_wave_in_the_ground():
     assert orders(error, [96, 144, 192, 256]) == pytest.approx(2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_derivative_of_a_decayed_mode_by_the_diffusivity():
     """``J = ½ T(½, t)² = ½ e^(-2κπ²t)`` for a sine between cold faces, so that ``dJ/dκ = -π² t
     e^(-2κπ²t)``: order 2 within 5 % over three grids of odd size, which have a cell at ½."""

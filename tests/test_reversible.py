@@ -108,13 +108,18 @@ def with_density(cls):
     return solver, params._replace(density=jnp.asarray(density)), forcing
 
 
-@pytest.mark.parametrize("compiled", [True, False], ids=["at its best", "in plain JAX"])
+# sweeps are compiled for constant density alone
+RETRACINGS = [(cls.__name__, cls.example, how) for cls in RETRACED for how in (True, False)] + [
+    (f"{cls.__name__}, density", partial(with_density, cls), True)
+    for cls in RETRACED
+    if "density" in cls.Params._fields
+]
+
+
 @pytest.mark.parametrize(
-    "example",
-    [cls.example for cls in RETRACED]
-    + [partial(with_density, cls) for cls in RETRACED if "density" in cls.Params._fields],
-    ids=[cls.__name__ for cls in RETRACED]
-    + [f"{cls.__name__}, density" for cls in RETRACED if "density" in cls.Params._fields],
+    ("example", "compiled"),
+    [(example, how) for _, example, how in RETRACINGS],
+    ids=[f"{name}-{'at its best' if how else 'in plain JAX'}" for name, _, how in RETRACINGS],
 )
 def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch):
     """The state before a step to 1e-13 and the cotangents to 1e-12 of each array's largest value in
