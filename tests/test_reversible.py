@@ -108,7 +108,7 @@ def with_density(cls):
     return solver, params._replace(density=jnp.asarray(density)), forcing
 
 
-# sweeps are compiled for constant density alone
+# with a density what is compiled is sources and receivers, which other tests hold to plain JAX
 RETRACINGS = [(cls.__name__, cls.example, how) for cls in RETRACED for how in (True, False)] + [
     (f"{cls.__name__}, density", partial(with_density, cls), True)
     for cls in RETRACED
