@@ -58,7 +58,7 @@ def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
 
 
 def trace(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
-    """`advance`, and what the layers added to their second differences, one after the other."""
+    """`advance`, and what the layers added to the Laplacian, one after the other."""
     return _twin(_trace, _trace_compiled, frame, dt)(kappa, p, previous, memory, shot)
 
 
@@ -82,7 +82,7 @@ def _twin(plain, compiled, frame, dt):
 
 
 def _advance(frame, dt, kappa, p, previous, memory, shot):
-    gains, memory = layers.absorb(frame, dt, layers.slabs(frame, p), memory)
+    gains, memory = layers.absorb(frame, dt, p, memory)
     return _leap(frame, kappa, p, previous, gains, shot), memory
 
 
@@ -91,7 +91,7 @@ def _leap(frame, kappa, p, other, gains, shot):
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     # the other field at its full shape lets XLA write the new field over it
     new = stencil.materialise(2 * p - other + kappa * curvature)
-    new = layers.add(frame, new, gains, frame.halo - 1, scale=kappa)
+    new = layers.add(frame, new, gains, scale=kappa)
     return _fed(frame, new, shot)
 
 
@@ -102,11 +102,11 @@ def _fed(frame, new, shot):
 
 def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
     new_bar = frame.unmirror(new_bar)
-    gains, _ = layers.absorb(frame, dt, layers.slabs(frame, p), memory)
+    gains, _ = layers.absorb(frame, dt, p, memory)
     p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     kappa_bar = stencil.materialise(new_bar * curvature)
-    kappa_bar = layers.add(frame, kappa_bar, gains, frame.halo - 1, scale=new_bar)
+    kappa_bar = layers.add(frame, kappa_bar, gains, scale=new_bar)
     return kappa_bar, p_bar, -new_bar, memory_bar, _felt(new_bar, points)
 
 
@@ -118,15 +118,12 @@ def _adjoin(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
 
 def _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar):
     """The cotangents of p and the memory."""
-    images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
-    gains_bar = [
-        frame.weigh(images[where], 0.5, axis)
-        for (axis, *_), where in zip(frame.layers, layers.nodes(frame, frame.halo - 1), strict=True)
-    ]
-    slabs_bar, memory_bar = layers.absorb_transpose(frame, dt, gains_bar, memory_bar)
+    scaled = stencil.materialise(kappa * new_bar)
+    images = frame.mirror(frame.weigh(scaled, 2))
+    slabs_bar, memory_bar = layers.absorb_transpose(frame, dt, scaled, memory_bar)
     bend_bar = frame.weigh(stencil.laplacian(images, frame.order, frame.grid.spacing), 0.5)
     p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
-    return layers.add(frame, p_bar, slabs_bar, rim=1), memory_bar
+    return layers.add(frame, p_bar, slabs_bar, inward=frame.halo), memory_bar
 
 
 def _felt(new_bar, points):
@@ -134,18 +131,15 @@ def _felt(new_bar, points):
 
 
 def _trace(frame, dt, kappa, p, previous, memory, shot):
-    new, memory = _advance(frame, dt, kappa, p, previous, memory, shot)
-    raw = [
-        stencil.raw_gain(pair, axis) for (axis, *_), pair in zip(frame.layers, memory, strict=True)
-    ]
-    return new, memory, jnp.concatenate([gain.reshape(-1) for gain in raw]) if raw else ()
+    gains, memory = layers.absorb(frame, dt, p, memory)
+    new = _leap(frame, kappa, p, previous, gains, shot)
+    return new, memory, jnp.concatenate([gain.reshape(-1) for gain in gains]) if gains else ()
 
 
 def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
     new_bar = frame.unmirror(new_bar)
-    gains = stencil.materialise(layers.gains(frame, _kept_gains(frame, kept)))
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
-    curvature = layers.add(frame, stencil.materialise(curvature), gains, frame.halo - 1)
+    curvature = layers.add(frame, stencil.materialise(curvature), _kept_gains(frame, kept))
     old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
     p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
     felt = _felt(new_bar, shot and shot.points)
@@ -252,7 +246,8 @@ def _windows(frame, kappa, shot):
 def _told(frame: Frame, dt: float):
     """What a sweep has to know of the grid, as `kernels.h` takes it."""
     faces = [(axis, int(low), face.width) for axis, low, face in frame.layers]
-    profiles = [row for profile in layers.profiles(frame, dt) for row in profile]
+    shift = stencil.root_shift(frame.order)
+    profiles = [row for profile in layers.profiles(frame, dt, shift) for row in profile]
     images = [
         (axis, beyond[axis].start, within[axis].start, sign)
         for axis, beyond, within, sign in frame.images()
@@ -260,7 +255,7 @@ def _told(frame: Frame, dt: float):
     return {
         "shape": np.asarray(frame.inner, np.int64),
         "weights": np.asarray(stencil.SECOND_DIFFERENCE[frame.order]),
-        "smooth": np.asarray(stencil.smoothing(frame.order)),
+        "root": np.asarray(stencil.root_difference(frame.order)),
         "spacing": np.asarray(frame.grid.spacing),
         "profiles": np.concatenate([*profiles, np.zeros(0)]),
         "layers": np.asarray(faces, np.int64).reshape(-1),

@@ -28,7 +28,7 @@ def fluxes(frame: Frame, buoyancy, p, psis):
 def absorb(frame: Frame, dt: float, buoyancy, p, memory):
     """The fluxes and each layer's memory after a step."""
     order, psis, zetas = frame.order, [], []
-    rows = list(zip(frame.layers, _profiles(frame, dt, p.dtype), memory, strict=True))
+    rows = list(zip(frame.layers, layers.strips(frame, dt, p.dtype), memory, strict=True))
     for (axis, low, face), (a, b, *_), (psi, _) in rows:
         slope = stencil.difference(_end(frame, p, axis, low, face.width + order + 1), order, axis)
         psis.append(b * psi + a * slope)
@@ -55,7 +55,7 @@ def transpose(frame: Frame, dt: float, buoyancy, bend_bar, memory_bar, fluxes=No
     which has a halo of images, takes the way of p, and the memories follow in reverse.
     """
     order, halo, across = frame.order, frame.halo, frame.layers
-    profiles = _profiles(frame, dt, bend_bar.dtype)
+    profiles = layers.strips(frame, dt, bend_bar.dtype)
     zetas = stencil.materialise(
         [
             zeta_bar + _end(frame, bend_bar, axis, low, face.width + 1, halo)
@@ -123,15 +123,6 @@ def _imaged(frame, fluxes, parts):
     """Fluxes with what layers add on their own half points, and with images beyond mirrors."""
     fluxes = _added(frame, fluxes, parts, frame.order - 1)
     return [_with_images(frame, flux, axis) for axis, flux in enumerate(fluxes)]
-
-
-def _profiles(frame, dt, dtype):
-    """``a, b`` of each layer at half points, and at nodes, to multiply its strips."""
-    found = []
-    for (axis, *_), profile in zip(frame.layers, layers.profiles(frame, dt), strict=True):
-        shape = [-1 if i == axis else 1 for i in range(frame.grid.ndim)]
-        found.append([jnp.asarray(v, dtype).reshape(shape) for v in profile])
-    return found
 
 
 def _end(frame, values, axis, low, count, skip=0):

@@ -1,7 +1,7 @@
 """What grid-based solvers share: differences, layers, and points that lie between nodes."""
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -306,18 +306,21 @@ def linear_points(nodes, shape: tuple[int, ...]) -> Points:
 class Profile(NamedTuple):
     """Recursion ``memory = b memory + a value`` of a layer, at nodes and at half points."""
 
-    a_half: np.ndarray
-    b_half: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
+    a_half: Any
+    b_half: Any
+    a: Any
+    b: Any
 
 
-def profile(width: int, spacing: float, dt: float, speed: float, frequency: float) -> Profile:
+def profile(
+    width: int, spacing: float, dt: float, speed: float, frequency: float, shift: float = 0.0
+) -> Profile:
     """Damping that grows with depth into a layer of ``width`` cells; outermost first.
 
     Convolutional PML with a shifted pole (Komatitsch & Martin 2007, Geophysics 72, eq. 21–25):
     ``b = exp(-(σ + α) dt)``, ``a = σ/(σ + α) (b - 1)``, ``σ = -3 c ln R / (2 L) (d/L)²``,
     ``α = ½ π f (1 - d/L)``. The layer's inner edge is the node after the last of its ``width``.
+    What half points stand for lies ``shift`` cells deeper than they do.
     """
     length = width * spacing
     strongest = -3 * speed * np.log(REFLECTION) / (2 * length)
@@ -328,80 +331,47 @@ def profile(width: int, spacing: float, dt: float, speed: float, frequency: floa
         b = np.exp(-(sigma + alpha) * dt)
         return sigma / (sigma + alpha + 1e-300) * (b - 1), b
 
-    half = recursion(width + 0.5 - np.arange(width + 2))
+    half = recursion(width + 0.5 + shift - np.arange(width + 2))
     node = recursion(width - np.arange(width + 1.0))
     return Profile(*half, *node)
 
 
-def layer(slab, memory, profile: Profile, axis: int):
-    """An absorbing layer's memory ``(ψ', ζ')`` after a step.
+@cache
+def root_difference(order: int) -> tuple[float, ...]:
+    """Weights of a first difference G whose ``-GᵀG`` is the second difference of this order.
 
-    In a layer ``∂`` becomes ``∂ + memory``, twice: with ``d = ∂u`` at half points,
-    ``ψ' = bψ + a d`` and ``ζ' = bζ + a (∂d + ∂ψ')``, the second difference gains ``∂ψ' + ζ'``
-    (Pasalic & McGarry 2010, SEG, eq. 12–16). These are two-point differences; what they miss of the
-    difference ``P ∂∂`` of higher order is put right by applying P to the gain. Otherwise
-    ``(P - 1) ∂∂u`` would stay undamped, and carry slow waves through the layer and back.
-
-    Args:
-        slab: the field on the layer's nodes and one node on either side, ``width + 3`` along axis
-        memory: ``(ψ, ζ)`` with ``width + 2`` and ``width + 1`` entries along axis
-        profile: the damping
-        axis: the one that the layer lies across
+    It stands for the half point before the last of its ``order / 2 + 1`` nodes. With δ the
+    difference of two nodes and ``P δ²`` that second difference, it is ``G = q δ``: P is positive,
+    so it has a root ``qᵀq`` of as many weights (Fejér & Riesz 1916), here the one that is nearest
+    to a single node.
     """
-    psi, zeta = memory
-    a_half, b_half, a, b = (
-        jnp.asarray(v, slab.dtype).reshape([-1 if i == axis else 1 for i in range(slab.ndim)])
-        for v in profile
-    )
-    first = jnp.diff(slab, axis=axis)
-    psi = b_half * psi + a_half * first
-    bend = jnp.diff(psi, axis=axis)
-    zeta = b * zeta + a * (jnp.diff(first, axis=axis) + bend)
-    return psi, zeta
-
-
-def raw_gain(memory, axis: int):
-    """``∂ψ' + ζ'`` of a layer with this memory."""
-    psi, zeta = memory
-    return jnp.diff(psi, axis=axis) + zeta
-
-
-def layer_gain(raw, axis: int, order: int):
-    """What a layer adds to ``h² ∂²u``: P times its raw gain.
-
-    It is ``order // 2 - 1`` nodes longer than the layer at either end.
-    """
-    return _of_order(raw, order, axis)
-
-
-def layer_gain_transpose(gain_bar, axis: int, order: int):
-    """The transpose of P in `layer_gain`."""
-    kernel = smoothing(order)
-    reach = len(kernel) - 1
-    size = gain_bar.shape[axis] - 2 * reach
-    parts = (lax.slice_in_dim(gain_bar, i, i + size, axis=axis) for i in range(2 * reach + 1))
-    return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
-
-
-def diff_transpose(u, axis: int):
-    """The transpose of ``jnp.diff``."""
-    return -jnp.diff(jnp.pad(u, [(int(i == axis),) * 2 for i in range(u.ndim)]), axis=axis)
-
-
-def _of_order(gain, order: int, axis: int):
-    """``P gain``, where ``P δ²`` is the second difference of this order and δ² that of order 2."""
-    kernel = smoothing(order)
-    reach = len(kernel) - 1
-    size = gain.shape[axis] + 2 * reach
-    gain = jnp.pad(gain, [(2 * reach * (i == axis),) * 2 for i in range(gain.ndim)])
-    parts = (lax.slice_in_dim(gain, i, i + size, axis=axis) for i in range(2 * reach + 1))
-    return sum(kernel[abs(i - reach)] * part for i, part in enumerate(parts))
-
-
-def smoothing(order: int) -> list[float]:
-    """The weights of P at nodes 0, ±1, …: ``P δ²`` is the second difference of this order."""
     weights, reach = SECOND_DIFFERENCE[order], order // 2 - 1
-    return [sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)]
+    smoothing = [
+        sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)
+    ]
+    zeros = np.roots([*smoothing[:0:-1], *smoothing])
+    factor = np.real(np.poly(zeros[np.abs(zeros) < 1]))
+    factor *= np.sqrt(smoothing[0] / np.sum(factor**2))
+    return tuple(np.convolve(factor, [1, -1])[::-1].tolist())
+
+
+def root_shift(order: int) -> float:
+    """Cells by which what `root_difference` stands for lies towards its first node."""
+    places = np.arange(-(order // 2), 1) + 0.5
+    return -float(np.dot(root_difference(order), places**2 / 2))
+
+
+def second_difference(u, order: int, axis: int) -> Any:
+    """``h² ∂²u`` along an axis, ``order`` values fewer than ``u`` has."""
+    first, *others = SECOND_DIFFERENCE[order]
+    return weighted(u, (*others[::-1], first, *others), axis)
+
+
+def weighted(u, weights: Sequence[float], axis: int) -> Any:
+    """Sums of as many neighbours along an axis as there are weights, in their order."""
+    size = u.shape[axis] - len(weights) + 1
+    parts = (u[along(axis, u.ndim, slice(i, i + size))] for i in range(len(weights)))
+    return sum(weight * part for weight, part in zip(weights, parts, strict=True))
 
 
 @frozen

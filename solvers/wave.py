@@ -167,7 +167,7 @@ class Wave(RetracingSolver, ImagingSolver):
         """``2 p - previous + κ (∇·flux + ζ)`` with the layers' memory after the step."""
         bend = divergence.divergence(self.frame, flux)
         new = stencil.materialise(2 * p - previous + kappa * bend)
-        return layers.add(self.frame, new, [zeta for _, zeta in memory], rim=0, scale=kappa)
+        return layers.add(self.frame, new, [zeta for _, zeta in memory], scale=kappa)
 
     def trace(self, coefficients, state, forcing_n):
         """Where the density is constant the layers' gains alone are kept: half of their memory."""
@@ -245,7 +245,7 @@ class Wave(RetracingSolver, ImagingSolver):
             flux, after = divergence.absorb(frame, self.dt, buoyancy, state.pressure, state.memory)
             kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
             gains = [zeta for _, zeta in after]
-            kappa_bar = layers.add(frame, kappa_bar, gains, rim=0, scale=new_bar)
+            kappa_bar = layers.add(frame, kappa_bar, gains, scale=new_bar)
         bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
             frame, self.dt, buoyancy, images, memory_bar, flux
         )

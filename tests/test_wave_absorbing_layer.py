@@ -13,6 +13,7 @@ import pytest
 from wave_case import ricker, shoot, wave
 
 from diffsim.simulate import simulate
+from solvers import stencil
 from solvers.wave import Absorbing, Free, WaveForcing, WaveParams
 
 SPEED, SPACING, FREQUENCY = 2000.0, 10.0, 20.0  # m/s, m, Hz
@@ -77,6 +78,21 @@ def test_incidence_at_60_degrees(width, order):
     assert np.all(decibels(plane(width, order) - incident, images) < -40)
 
 
+@pytest.mark.parametrize("order", [2, 4, 6, 8])
+def test_the_difference_in_layers_is_a_root_of_the_second(order):
+    """``-GᵀG`` of noise is its second difference, to a dozen roundings of sums of at most 27; and
+    G of a parabola is its slope at the half point, shifted."""
+    weights, halo = np.array(stencil.root_difference(order)), order // 2
+    noise = np.random.default_rng(0).standard_normal(60)
+    twice = stencil.weighted(stencil.weighted(noise, weights, 0), -weights[::-1], 0)
+    expected = stencil.second_difference(noise, order, 0)
+    assert twice == pytest.approx(expected, abs=1e-14 * np.abs(expected).max())
+    nodes = np.arange(-halo, 1) + 0.5  # around the half point at 0
+    slope = stencil.weighted(nodes**2 / 2, weights, 0)[0]
+    assert slope == pytest.approx(-stencil.root_shift(order), abs=1e-14)
+    assert stencil.weighted(nodes, weights, 0)[0] == pytest.approx(1, abs=1e-14)
+
+
 def loudest(order, factor, steps, every, speed):
     """The largest pressure at times ``every`` steps apart, between layers and a free surface."""
     faces = ((Free(), layer(10)), (layer(10), layer(6)))
@@ -100,11 +116,12 @@ def loudest(order, factor, steps, every, speed):
 def test_nothing_grows(order):
     """20 000 steps in a rough medium: what is left after the wave has gone fades for ever.
 
-    The wave itself is gone within a few hundred steps. What a layer keeps, it loses more slowly,
-    but of each thousand steps the loudest moment is fainter than of those before.
+    The wave itself is gone within a few hundred steps. What a layer keeps, and the shortest waves,
+    are lost more slowly. At order 8 two of 93.4 and 93.6 Hz are left at last, 1e-11 of the wave,
+    and beat over 2300 steps: of each 4000 the loudest moment is fainter than of those before.
     """
     speed = 1500 + 1000 * np.random.default_rng(0).random((24, 25))
-    peaks = loudest(order, 0.999, 20_000, 50, speed).reshape(20, -1).max(axis=1)
+    peaks = loudest(order, 0.999, 20_000, 50, speed).reshape(5, -1).max(axis=1)
     assert np.all(np.diff(peaks) < 0)
     assert peaks[-1] < 1e-8 * peaks[0]
 

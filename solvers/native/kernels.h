@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -72,12 +73,13 @@ using T = REAL;
 using Numbers = ffi::Span<const double>;
 using Integers = ffi::Span<const int64_t>;
 
-// The nodes without the halo, the weights and the layers. `weights` holds those of the
-// second difference for nodes 0, 1, …; `layers` (axis, low, width) of each; `profiles` the four rows
-// of each layer in turn; `images` (axis, beyond, within, sign); `walls` (axis, at).
+// The nodes without the halo, the weights and the layers. `weights` holds those of the second
+// difference for nodes 0, 1, …, `root` those of layers.py's G; `layers` (axis, low, width) of each;
+// `profiles` the four rows of each layer in turn; `images` (axis, beyond, within, sign); `walls`
+// (axis, at).
 struct Told {
   Integers shape;
-  Numbers weights, smooth, spacing, profiles;
+  Numbers weights, root, spacing, profiles;
   Integers layers, images, walls;
 };
 
@@ -99,7 +101,10 @@ class Problem : public Wave<T> {
       }
       center += static_cast<T>(told.weights[0] * over);
     }
-    for (size_t k = 0; k < told.smooth.size(); ++k) smooth[k] = static_cast<T>(told.smooth[k]);
+    for (int64_t k = 0; k <= half; ++k) {
+      before[k] = static_cast<T>(told.root[k]);
+      behind[k] = -static_cast<T>(told.root[half - k]);
+    }
     numbers_.assign(told.profiles.begin(), told.profiles.end());
     const T* row = numbers_.data();
     for (size_t i = 0; i < told.layers.size(); i += 3) {
@@ -161,7 +166,7 @@ T* started_as(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results
 }
 
 // κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …, and if there is one result
-// more the layers' raw gains
+// more the layers' gains
 template <int NDIM, int HALF>
 ffi::Error leap_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                    ffi::RemainingRets results) {
@@ -264,12 +269,12 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
 #define HANDLER(NAME, SWEEP)                                                     \
   ffi::Error NAME##_impl(ffi::ThreadPool pool, ffi::RemainingArgs args,          \
                          ffi::RemainingRets results, Integers shape,             \
-                         Numbers weights, Numbers smooth, Numbers spacing,       \
+                         Numbers weights, Numbers root, Numbers spacing,         \
                          Numbers profiles, Integers layers, Integers images,     \
                          Integers walls) {                                       \
     Threads threads(pool);                                                       \
     Problem problem(                                                             \
-        {shape, weights, smooth, spacing, profiles, layers, images, walls});     \
+        {shape, weights, root, spacing, profiles, layers, images, walls});       \
     switch (problem.ndim) {                                                      \
       case 1: OF_HALF(SWEEP, 1) break;                                           \
       case 2: OF_HALF(SWEEP, 2) break;                                           \
@@ -333,7 +338,7 @@ POINTS_HANDLER(put)
                                     .RemainingRets()                                   \
                                     .Attr<Integers>("shape")                           \
                                     .Attr<Numbers>("weights")                          \
-                                    .Attr<Numbers>("smooth")                           \
+                                    .Attr<Numbers>("root")                             \
                                     .Attr<Numbers>("spacing")                          \
                                     .Attr<Numbers>("profiles")                         \
                                     .Attr<Integers>("layers")                          \

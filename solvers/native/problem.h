@@ -17,7 +17,7 @@ struct Layer {
   const T *a_half, *b_half, *a, *b;  // the recursion, at half points and at nodes
   T *psi = nullptr, *zeta = nullptr;  // memory
   T *psi_bar = nullptr, *zeta_bar = nullptr;
-  T* kept = nullptr;  // ∂ψ' + ζ', shaped like ζ
+  T* kept = nullptr;  // what it added to the Laplacian, shaped like ζ
 };
 
 // What lies beyond a face: `count` nodes from `beyond` on show those from `within` on, in a mirror
@@ -55,7 +55,8 @@ struct Wave : Field {  // with the halo
   T weights[kAxes][kHalf + 1];  // of second differences along each axis, over h²
   T center;  // the sum of the axes' weights of the node itself
   T over[kAxes];  // 1/h²
-  std::array<T, kHalf> smooth;  // of P, which takes a layer's two-point differences to the order of the field
+  // of layers.py's G where first nodes lie outwards; of G where last ones do, or minus its transpose
+  std::array<T, kHalf + 1> before, behind;
   std::vector<Layer<T>> layers;
   std::vector<Image> images;
   std::vector<Wall> walls;

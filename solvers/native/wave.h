@@ -279,132 +279,144 @@ struct Profile {
   }
 };
 
-template <typename V>
-struct Two {
-  V a, b;
-};
-
-template <typename V>
-struct Three {
-  V a, b, c;
-};
-
-// Room aside for a layer's raw gain, with zeros around.
-template <int HALF, typename T, bool LAST>
-T* room_for_gain(const Layer<T>& layer, const Lines<LAST>& lines) {
-  const int64_t end = layer.width + 1, rim = 2 * (HALF - 1);
-  T* gain = scratch<T>(lines.room(end + 2 * rim), 0) + rim * lines.next_aside();
-  lines.clear(gain, -rim, 0);
-  lines.clear(gain, end, end + rim);
-  return gain;
-}
-
-// The raw gain ∂ψ' + ζ' of a layer, put aside, and in `kept` if that is there. `p` points at the
-// layer's first node, `psi` and `zeta` at the memory before the step, which is replaced if KEEP.
-template <int HALF, bool KEEP, typename T, bool LAST>
-ALONE T* raw_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* p, T* psi, T* zeta,
-            T* kept) {
-  const int64_t w = layer.width, one = lines.next_in_field(), next = lines.next_in_memory();
-  T* gain = room_for_gain<HALF>(layer, lines);
-  const auto at_last = [=](int64_t i) {
-    T* psi_i = psi + lines.in_psi(layer, i);
-    const T* p_i = p + lines.in_field(i);
-    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
-    return std::pair(
-        [=](const auto& at, int64_t l) {
-          return b(at, l) * at(psi_i, l) + a(at, l) * (at(p_i, l) - at(p_i, l - one));
-        },
-        [=](const auto& at, int64_t l, const auto& value) { at.put(psi_i, l, value); });
-  };
-  lines.template over<T>(0, w + 1, [=](int64_t i) {
-    T *psi_i = psi + lines.in_psi(layer, i), *zeta_i = zeta + lines.in_zeta(layer, i);
-    T *kept_i = kept ? kept + lines.in_zeta(layer, i) : nullptr, *gain_i = gain + lines.aside(i);
-    const T* p_i = p + lines.in_field(i);
-    const Profile<T, LAST> a_here{layer.a_half, i}, b_here{layer.b_half, i};
-    const Profile<T, LAST> a_next{layer.a_half + 1, i}, b_next{layer.b_half + 1, i};
-    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
-    return std::pair(
-        [=](const auto& at, int64_t l) {
-          const auto before = at(p_i, l) - at(p_i, l - one), behind = at(p_i, l + one) - at(p_i, l);
-          const auto here = b_here(at, l) * at(psi_i, l) + a_here(at, l) * before;
-          const auto there = b_next(at, l) * at(psi_i, l + next) + a_next(at, l) * behind;
-          const auto change = there - here;
-          const auto zeta = b(at, l) * at(zeta_i, l) + a(at, l) * ((behind - before) + change);
-          return Three<std::decay_t<decltype(zeta)>>{here, zeta, change + zeta};
-        },
-        [=](const auto& at, int64_t l, const auto& v) {
-          if (KEEP) at.put(psi_i, l, v.a), at.put(zeta_i, l, v.b);
-          if (kept_i) at.put(kept_i, l, v.c);
-          at.put(gain_i, l, v.c);
-        });
-  });
-  if (KEEP) lines.template over<T>(w + 1, w + 2, at_last);
-  return gain;
-}
-
-// The raw gain that was kept, put aside.
-template <int HALF, typename T, bool LAST>
-ALONE T* kept_gain(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept) {
-  T* gain = room_for_gain<HALF>(layer, lines);
-  lines.template over<T>(0, layer.width + 1, [=](int64_t i) {
-    const T* from = kept + lines.in_zeta(layer, i);
-    T* to = gain + lines.aside(i);
-    return std::pair([=](const auto& at, int64_t l) { return at(from, l); },
-                     [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
-  });
-  return gain;
-}
-
-// P of values put aside, `by` apart, around one of them.
+// Values in a row, or aside, times the weights of layers.py's G or of its transpose, from a place on.
 template <int HALF, typename T, typename At>
-inline auto smoothed(const std::array<T, kHalf>& weights, const At& at, const T* from, int64_t l,
+inline auto weighted(const std::array<T, kHalf + 1>& weights, const At& at, const T* from, int64_t l,
                      int64_t by) {
   std::decay_t<decltype(at(from, l))> sum = weights[0] * at(from, l);
 #pragma GCC unroll 4
-  for (int k = 1; k < HALF; ++k) sum += weights[k] * (at(from, l - k * by) + at(from, l + k * by));
+  for (int k = 1; k <= HALF; ++k) sum += weights[k] * at(from, l + k * by);
   return sum;
 }
 
-// Where P of a layer's raw gain goes, times a sign and the field `scale`.
+// G looks outwards, minus its transpose inwards. Where their weights start, of a half point seen from
+// nodes and of a node seen from half points: so many places on.
+template <int HALF, typename T>
+struct Root {
+  const std::array<T, kHalf + 1>&outwards, &inwards;
+  int64_t of_half, of_node;
+  bool low;
+  // Half points further inwards that nodes of the layer see, of one with so many cells.
+  int64_t first_beyond(int64_t width) const { return low ? width + 2 : 1 - HALF; }
+  int64_t end_beyond(int64_t width) const { return low ? width + 1 + HALF : 0; }
+  Root(const Wave<T>& wave, const Layer<T>& layer)
+      : outwards(layer.low ? wave.before : wave.behind),
+        inwards(layer.low ? wave.behind : wave.before),
+        of_half(layer.low ? -HALF : -1),
+        of_node(layer.low ? 0 : 1 - HALF),
+        low(layer.low) {}
+};
+
+// Zeros aside around the values of a layer's lines from `first` up to `end`: so many on either side.
+template <typename T, bool LAST>
+void surround(const Lines<LAST>& lines, T* values, int64_t first, int64_t end, int64_t many) {
+  lines.clear(values, first - many, first);
+  lines.clear(values, end, end + many);
+}
+
+// Where a layer's gain goes, times a sign and the field `scale`.
 template <typename T>
 struct Target {
   T sign;
   const T* scale;
   T* field;
+  Target at(int64_t place) const { return {sign, scale + place, field + place}; }
 };
 
-template <typename V, int N>
-struct Values {
-  V value[N];
-};
+template <typename T, int N>
+using Targets = std::array<Target<T>, N>;
 
-// Add P of a layer's raw gain to fields; the targets point at the layer's first node.
-template <int HALF, int N, typename T, bool LAST>
-ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
-                    const T* gain, const Target<T> (&targets)[N]) {
-  const int64_t reach = HALF - 1, by = lines.next_aside();
-  const int64_t first = layer.low ? 0 : -reach, end = layer.width + 1 + (layer.low ? reach : 0);
-  const auto weights = wave.smooth;
-  lines.template over<T>(first, end, [&](int64_t i) {
-    const T* gain_i = gain + lines.aside(i);
-    Values<Target<T>, N> to;
-    for (int n = 0; n < N; ++n) {
-      const int64_t at = lines.in_field(i);
-      to.value[n] = {targets[n].sign * wave.over[layer.axis], targets[n].scale + at,
-                     targets[n].field + at};
-    }
+// What the targets are with a gain added.
+template <typename T, size_t N, typename At, typename V>
+inline auto with_gain(const std::array<Target<T>, N>& targets, const At& at, int64_t l,
+                      const V& gain) {
+  std::array<V, N> sums;
+  for (size_t n = 0; n < N; ++n) {
+    const Target<T>& one = targets[n];
+    sums[n] = at(one.field, l) + one.sign * at(one.scale, l) * gain;
+  }
+  return sums;
+}
+
+template <typename T, size_t N>
+std::array<Target<T>, N> moved(const std::array<Target<T>, N>& targets, int64_t by) {
+  std::array<Target<T>, N> there;
+  for (size_t n = 0; n < N; ++n) there[n] = targets[n].at(by);
+  return there;
+}
+
+// A step of a layer's recursion; its gain to the Laplacian goes to fields, and to `kept` if that is
+// there. `p` and the targets point at the layer's first node, `psi` and `zeta` at the memory before the
+// step, which is replaced if KEEP. As h² ∂²u is -GᵀGu, and Gu is there, ζ sees the sum of Gu and ψ'.
+template <int HALF, bool KEEP, typename T, bool LAST, size_t N>
+ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines, const T* p,
+                  T* psi, T* zeta, T* kept, const std::array<Target<T>, N>& targets) {
+  const int64_t w = layer.width, one = lines.next_in_field(), by = lines.next_aside();
+  const Root<HALF, T> root(wave, layer);
+  const int64_t room = lines.room(w + 2 * HALF);
+  T *psis = scratch<T>(2 * room, 0) + (HALF - 1) * by, *sums = psis + room;
+  surround(lines, psis, 0, w + 2, HALF - 1);
+  lines.template over<T>(0, w + 2, [&](int64_t i) {
+    T *psi_i = psi + lines.in_psi(layer, i), *psis_i = psis + lines.aside(i);
+    T* sum_i = sums + lines.aside(i);
+    const T* p_i = p + lines.in_field(i) + root.of_half * one;
+    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
     return std::pair(
-        [=](const auto& at, int64_t l) {
-          const auto sum = smoothed<HALF>(weights, at, gain_i, l, by);
-          Values<std::decay_t<decltype(sum)>, N> sums;
-          for (int n = 0; n < N; ++n) {
-            const Target<T>& one = to.value[n];
-            sums.value[n] = at(one.field, l) + one.sign * at(one.scale, l) * sum;
-          }
-          return sums;
+        [=, &root](const auto& at, int64_t l) {
+          const auto slope = weighted<HALF>(root.outwards, at, p_i, l, one);
+          const auto psi = b(at, l) * at(psi_i, l) + a(at, l) * slope;
+          return std::pair(psi, slope + psi);
         },
+        [=](const auto& at, int64_t l, const auto& v) {
+          if (KEEP) at.put(psi_i, l, v.first);
+          at.put(psis_i, l, v.first), at.put(sum_i, l, v.second);
+        });
+  });
+  lines.template over<T>(root.first_beyond(w), root.end_beyond(w), [&](int64_t i) {
+    T* sum_i = sums + lines.aside(i);
+    const T* p_i = p + lines.in_field(i) + root.of_half * one;
+    return std::pair(
+        [=, &root](const auto& at, int64_t l) {
+          return weighted<HALF>(root.outwards, at, p_i, l, one);
+        },
+        [=](const auto& at, int64_t l, const auto& slope) { at.put(sum_i, l, slope); });
+  });
+  const T over = wave.over[layer.axis];
+  lines.template over<T>(0, w + 1, [&](int64_t i) {
+    T* zeta_i = zeta + lines.in_zeta(layer, i);
+    T* kept_i = kept ? kept + lines.in_zeta(layer, i) : nullptr;
+    const T* psis_i = psis + lines.aside(i) + root.of_node * by;
+    const T* sum_i = sums + lines.aside(i) + root.of_node * by;
+    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
+    const auto to = moved(targets, lines.in_field(i));
+    return std::pair(
+        [=, &root](const auto& at, int64_t l) {
+          const auto change = weighted<HALF>(root.inwards, at, psis_i, l, by);
+          const auto bend = weighted<HALF>(root.inwards, at, sum_i, l, by);
+          const auto zeta = b(at, l) * at(zeta_i, l) + a(at, l) * bend;
+          const auto gain = over * (change + zeta);
+          return std::tuple(zeta, gain, with_gain(to, at, l, gain));
+        },
+        [=](const auto& at, int64_t l, const auto& v) {
+          const auto& [zeta, gain, sums] = v;
+          if (KEEP) at.put(zeta_i, l, zeta);
+          if (kept_i) at.put(kept_i, l, gain);
+          for (size_t n = 0; n < N; ++n) at.put(to[n].field, l, sums[n]);
+        });
+  });
+}
+
+// Add a layer's gain that was kept to fields.
+template <typename T, bool LAST, size_t N>
+ALONE void add_kept(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept,
+                    const std::array<Target<T>, N>& targets) {
+  lines.template over<T>(0, layer.width + 1, [&](int64_t i) {
+    const T* from = kept + lines.in_zeta(layer, i);
+    const auto to = moved(targets, lines.in_field(i));
+    return std::pair(
+        [=](const auto& at, int64_t l) { return with_gain(to, at, l, at(from, l)); },
         [=](const auto& at, int64_t l, const auto& sums) {
-          for (int n = 0; n < N; ++n) at.put(to.value[n].field, l, sums.value[n]);
+          for (size_t n = 0; n < N; ++n) at.put(to[n].field, l, sums[n]);
         });
   });
 }
@@ -412,63 +424,63 @@ ALONE void add_gain(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST
 // The transpose of a layer's recursion: its memory's cotangents, and what it adds to p̄.
 template <int HALF, typename T, bool LAST>
 ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
-                     const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar) {
-  const int64_t w = layer.width, reach = HALF - 1, room = lines.room(w + 5 + 2 * reach);
-  const int64_t one = lines.next_aside();
-  T* felt = scratch<T>(4 * room, 1) + (reach + 1) * one;
-  T *bends = felt + room, *curls = bends + room, *firsts = curls + room;
-  const int64_t first = layer.low ? 0 : -reach, end = w + 1 + (layer.low ? reach : 0);
-  lines.clear(felt, -reach, first);
-  lines.clear(felt, end, w + 1 + reach);
-  for (T* ends : {bends, curls}) {
-    lines.clear(ends, -1, 0);
-    lines.clear(ends, w + 1, w + 2);
-  }
-  lines.clear(firsts, -1, 0);
-  lines.clear(firsts, w + 2, w + 3);
-  lines.template over<T>(first, end, [=](int64_t i) {
-    const T *kappa_i = kappa + lines.in_field(i), *after_i = after + lines.in_field(i);
-    T* to = felt + lines.aside(i);
-    return std::pair([=](const auto& at, int64_t l) { return at(kappa_i, l) * at(after_i, l); },
-                     [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
-  });
+                           const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar) {
+  const int64_t w = layer.width, room = lines.room(w + 2 + 4 * HALF), by = lines.next_aside();
+  const Root<HALF, T> root(wave, layer);
+  T* bends = scratch<T>(3 * room, 1) + 2 * HALF * by;
+  T *changes = bends + room, *slopes = changes + room;
+  const int64_t first = layer.low ? 0 : -HALF, end = w + 1 + (layer.low ? HALF : 0);
+  surround(lines, bends, 0, w + 1, HALF);
+  surround(lines, changes, 0, w + 1, HALF);
+  surround(lines, slopes, first + (layer.low ? 0 : 1), end + (layer.low ? 0 : 1), HALF);
   const T over = wave.over[layer.axis];
-  const auto weights = wave.smooth;
-  lines.template over<T>(0, w + 1, [=](int64_t i) {
+  lines.template over<T>(0, w + 1, [&](int64_t i) {
     const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
-    const T* felt_i = felt + lines.aside(i);
-    T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
+    const T *kappa_i = kappa + lines.in_field(i), *after_i = after + lines.in_field(i);
+    T *bend_i = bends + lines.aside(i), *change_i = changes + lines.aside(i);
     T* zeta_i = zeta_bar + lines.in_zeta(layer, i);
     return std::pair(
         [=](const auto& at, int64_t l) {
-          const auto sum = over * smoothed<HALF>(weights, at, felt_i, l, one);
-          const auto zeta = at(zeta_i, l) + sum;
-          const auto curl = a(at, l) * zeta;
-          return Three<std::decay_t<decltype(zeta)>>{curl, sum + curl, b(at, l) * zeta};
+          const auto gain = over * at(kappa_i, l) * at(after_i, l), zeta = at(zeta_i, l) + gain;
+          const auto bend = a(at, l) * zeta;
+          return std::tuple(bend, gain + bend, b(at, l) * zeta);
         },
         [=](const auto& at, int64_t l, const auto& v) {
-          at.put(curl, l, v.a), at.put(bend, l, v.b), at.put(zeta_i, l, v.c);
+          const auto& [bend, change, before] = v;
+          at.put(bend_i, l, bend), at.put(change_i, l, change), at.put(zeta_i, l, before);
         });
   });
-  lines.template over<T>(0, w + 2, [=](int64_t i) {
+  lines.template over<T>(0, w + 2, [&](int64_t i) {
     const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
-    const T *bend = bends + lines.aside(i), *curl = curls + lines.aside(i);
-    T *psi_i = psi_bar + lines.in_psi(layer, i), *to = firsts + lines.aside(i);
+    const T* change_i = changes + lines.aside(i) + root.of_half * by;
+    const T* bend_i = bends + lines.aside(i) + root.of_half * by;
+    T *psi_i = psi_bar + lines.in_psi(layer, i), *to = slopes + lines.aside(i);
     return std::pair(
-        [=](const auto& at, int64_t l) {
-          const auto psi = at(psi_i, l) + (at(bend, l - one) - at(bend, l));
-          const auto first = a(at, l) * psi + (at(curl, l - one) - at(curl, l));
-          return Two<std::decay_t<decltype(psi)>>{first, b(at, l) * psi};
+        [=, &root](const auto& at, int64_t l) {
+          const auto psi = at(psi_i, l) - weighted<HALF>(root.outwards, at, change_i, l, by);
+          const auto slope = weighted<HALF>(root.outwards, at, bend_i, l, by) - a(at, l) * psi;
+          return std::pair(slope, b(at, l) * psi);
         },
         [=](const auto& at, int64_t l, const auto& v) {
-          at.put(to, l, v.a), at.put(psi_i, l, v.b);
+          at.put(to, l, v.first), at.put(psi_i, l, v.second);
         });
   });
-  lines.template over<T>(-1, w + 2, [=](int64_t i) {
-    const T* from = firsts + lines.aside(i);
+  lines.template over<T>(root.first_beyond(w), root.end_beyond(w), [&](int64_t i) {
+    const T* bend_i = bends + lines.aside(i) + root.of_half * by;
+    T* to = slopes + lines.aside(i);
+    return std::pair(
+        [=, &root](const auto& at, int64_t l) {
+          return weighted<HALF>(root.outwards, at, bend_i, l, by);
+        },
+        [=](const auto& at, int64_t l, const auto& slope) { at.put(to, l, slope); });
+  });
+  lines.template over<T>(first, end, [&](int64_t i) {
+    const T* slope_i = slopes + lines.aside(i) + root.of_node * by;
     T* to = bar + lines.in_field(i);
     return std::pair(
-        [=](const auto& at, int64_t l) { return at(to, l) + (at(from, l) - at(from, l + one)); },
+        [=, &root](const auto& at, int64_t l) {
+          return at(to, l) + weighted<HALF>(root.inwards, at, slope_i, l, by);
+        },
         [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
 }
@@ -627,15 +639,14 @@ inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& us
   for (int64_t r = 0; r < count; ++r) bend<NDIM, HALF, 1>(wave, u + r * stride, uses(r));
 }
 
-// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it; their raw gains where
-// they are to be kept.
+// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it; their gains where they
+// are to be kept.
 template <typename T, int NDIM, int HALF>
 void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* other) {
   const auto add = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const T* gain =
-        raw_gain<HALF, true>(layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
-                             layer.kept ? layer.kept + at.zeta : nullptr);
-    add_gain<HALF, 1>(wave, layer, lines, gain, {{sign, kappa + at.field, other + at.field}});
+    const Targets<T, 1> target{{{sign, kappa + at.field, other + at.field}}};
+    absorb<HALF, true>(wave, layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
+                       layer.kept ? layer.kept + at.zeta : nullptr, target);
   };
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
@@ -718,14 +729,13 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
     const Target<T> of_picture{T(1), after + at.field, picture + at.field};
     if constexpr (MAKE == Make::kBoth) {
-      const T* gain = kept_gain<HALF>(layer, lines, layer.kept + at.zeta);
       const Target<T> of_other{sign, kappa + at.field, other + at.field};
-      add_gain<HALF, 2>(wave, layer, lines, gain, {of_picture, of_other});
+      add_kept(layer, lines, layer.kept + at.zeta, Targets<T, 2>{{of_picture, of_other}});
     }
     if constexpr (MAKE == Make::kPicture) {
-      const T* gain = raw_gain<HALF, false>(layer, lines, p + at.field, layer.psi + at.psi,
-                                            layer.zeta + at.zeta, static_cast<T*>(nullptr));
-      add_gain<HALF, 1>(wave, layer, lines, gain, {of_picture});
+      absorb<HALF, false>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                          layer.zeta + at.zeta, static_cast<T*>(nullptr),
+                          Targets<T, 1>{{of_picture}});
     }
     transpose_layer<HALF>(wave, layer, lines, kappa + at.field, after + at.field,
                           layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field);
