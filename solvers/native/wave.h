@@ -299,6 +299,29 @@ struct Root {
   // Half points further inwards that nodes of the layer see, of one with so many cells.
   int64_t first_beyond(int64_t width) const { return low ? width + 2 : 1 - HALF; }
   int64_t end_beyond(int64_t width) const { return low ? width + 1 + HALF : 0; }
+
+  // `Lines::over` at the half points of a layer, at those beyond and at its nodes, each node as soon as
+  // the half points that it sees are done, so that they are near.
+  template <bool LAST, typename Half, typename Beyond, typename Node>
+  void in_turn(const Lines<LAST>& lines, int64_t width, const Half& half, const Beyond& beyond,
+               const Node& node) const {
+    if (!low) lines.template over<T>(first_beyond(width), end_beyond(width), beyond);
+    if constexpr (LAST) {
+      lines.template over<T>(0, width + 2, half);
+      if (low) lines.template over<T>(first_beyond(width), end_beyond(width), beyond);
+      lines.template over<T>(0, width + 1, node);
+    } else {
+      const int64_t lag = low ? HALF : 1;
+      const auto then = [&](int64_t i) {
+        if (i >= lag) lines.template over<T>(i - lag, i - lag + 1, node);
+      };
+      for (int64_t i = 0; i < width + 2; ++i) lines.template over<T>(i, i + 1, half), then(i);
+      if (!low) return;
+      for (int64_t i = width + 2; i < end_beyond(width); ++i) {
+        lines.template over<T>(i, i + 1, beyond), then(i);
+      }
+    }
+  }
   Root(const Wave<T>& wave, const Layer<T>& layer)
       : outwards(layer.low ? wave.before : wave.behind),
         inwards(layer.low ? wave.behind : wave.before),
@@ -356,7 +379,7 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
   const int64_t room = lines.room(w + 2 * HALF);
   T *psis = scratch<T>(2 * room, 0) + (HALF - 1) * by, *sums = psis + room;
   surround(lines, psis, 0, w + 2, HALF - 1);
-  lines.template over<T>(0, w + 2, [&](int64_t i) {
+  const auto half = [&](int64_t i) {
     T *psi_i = psi + lines.in_psi(layer, i), *psis_i = psis + lines.aside(i);
     T* sum_i = sums + lines.aside(i);
     const T* p_i = p + lines.in_field(i) + root.of_half * one;
@@ -371,8 +394,8 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
           if (KEEP) at.put(psi_i, l, v.first);
           at.put(psis_i, l, v.first), at.put(sum_i, l, v.second);
         });
-  });
-  lines.template over<T>(root.first_beyond(w), root.end_beyond(w), [&](int64_t i) {
+  };
+  const auto beyond = [&](int64_t i) {
     T* sum_i = sums + lines.aside(i);
     const T* p_i = p + lines.in_field(i) + root.of_half * one;
     return std::pair(
@@ -380,9 +403,9 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
           return weighted<HALF>(root.outwards, at, p_i, l, one);
         },
         [=](const auto& at, int64_t l, const auto& slope) { at.put(sum_i, l, slope); });
-  });
+  };
   const T over = wave.over[layer.axis];
-  lines.template over<T>(0, w + 1, [&](int64_t i) {
+  const auto node = [&](int64_t i) {
     T* zeta_i = zeta + lines.in_zeta(layer, i);
     T* kept_i = kept ? kept + lines.in_zeta(layer, i) : nullptr;
     const T* psis_i = psis + lines.aside(i) + root.of_node * by;
@@ -403,7 +426,8 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
           if (kept_i) at.put(kept_i, l, gain);
           for (size_t n = 0; n < N; ++n) at.put(to[n].field, l, sums[n]);
         });
-  });
+  };
+  root.in_turn(lines, w, half, beyond, node);
 }
 
 // Add a layer's gain that was kept to fields.
