@@ -2,7 +2,6 @@
 
 import heapq
 from itertools import count
-from time import process_time
 
 import pytest
 from checkpoint_schedules import Forward, MultistageCheckpointSchedule, Reverse
@@ -201,11 +200,9 @@ def test_figures_of_the_literature():
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 10, 40, 200])
-def test_a_million_blocks_are_planned_in_a_second(slots):
-    """Processor time; 0.4 s at most where it was measured, with three slots."""
-    before = process_time()
+def test_a_plan_of_a_million_blocks_takes_the_fewest_evaluations(slots):
+    """By the closed form, at a size that no search reaches."""
     plan = binomial(1_000_000, 1, slots)
-    assert process_time() - before < 1
     assert plan.evaluations == fewest_advances(1_000_000, slots) + 1_000_000
 
 
