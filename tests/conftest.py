@@ -8,7 +8,16 @@ ours = "--xla_cpu_parallel_codegen_split_count=1 --xla_backend_optimization_leve
 os.environ["XLA_FLAGS"] = f"{ours} {os.environ.get('XLA_FLAGS', '')}"
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_enable_compilation_cache", False)  # a test runs by what it compiled
+
+
+@pytest.fixture
+def single_precision():
+    """As in a session that does not ask for float64."""
+    jax.config.update("jax_enable_x64", False)
+    yield
+    jax.config.update("jax_enable_x64", True)

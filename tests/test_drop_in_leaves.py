@@ -153,13 +153,13 @@ def test_narrow_floats_keep_their_type_and_their_gradient(dtype):
     assert_same(outcome(ours), outcome(lax.scan))
 
 
+@pytest.mark.usefixtures("single_precision")
 def test_single_precision_is_that_of_a_session_without_float64():
     def outcome(scan):
-        with jax.enable_x64(False):
-            init = np.float64(1), np.arange(2)
-            step = lambda c, x: ((c[0] * 1.1 + x, c[1] + 1), c[0])  # noqa: E731
-            loss = lambda s: scan(step, (init[0] * s, init[1]), np.arange(5.0))[0][0]  # noqa: E731
-            return scan(step, init, np.arange(5.0)), jax.grad(loss)(2.0)
+        init = np.float64(1), np.arange(2)
+        step = lambda c, x: ((c[0] * 1.1 + x, c[1] + 1), c[0])  # noqa: E731
+        loss = lambda s: scan(step, (init[0] * s, init[1]), np.arange(5.0))[0][0]  # noqa: E731
+        return scan(step, init, np.arange(5.0)), jax.grad(loss)(2.0)
 
     assert_same(outcome(ours), outcome(lax.scan))
 

@@ -104,6 +104,7 @@ def direct(ndim, time, wavelet, speed, distance):
 LIMITS = {1: (315, 35, 10, 8), 2: (16, 1.48, 0.22, 0.048), 3: (1.4, 0.5, 0.2, 0.04)}
 
 
+@pytest.mark.usefixtures("single_precision")
 @pytest.mark.parametrize("order", [2, 4, 6, 8])
 @pytest.mark.parametrize("ndim", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_error_is_within_the_limits_of_a_peer(ndim, order):
@@ -125,8 +126,7 @@ def test_error_is_within_the_limits_of_a_peer(ndim, order):
             spacing * np.array([(row, *middle) for row in ends])
             for ends in (rows, count - 1 - rows)
         )
-        with jax.enable_x64(False):
-            data = shoot(solver, speed, sources, receivers, series)
+        data = shoot(solver, speed, sources, receivers, series)
         assert data.dtype == np.float32
         for trace, receiver in zip(data.T, receivers, strict=True):
             offsets = np.linalg.norm(sources - receiver, axis=1)

@@ -1,6 +1,5 @@
 """Source and receiver may be swapped."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,7 +58,7 @@ def test_exact_with_layers_where_the_density_varies(order):
     assert mismatch(order, 900, faces, weights, density=density) < 1e-10
 
 
-def test_single_precision():
+@pytest.mark.usefixtures("single_precision")
+def test_in_single_precision():
     """Peers ask for 5e-3; a hundred roundings of 1e-7 are 1e-5."""
-    with jax.enable_x64(False):
-        assert mismatch(8, 900, ((Free(), LAYER), (LAYER, LAYER))) < 1e-5
+    assert mismatch(8, 900, ((Free(), LAYER), (LAYER, LAYER))) < 1e-5
