@@ -246,7 +246,7 @@ def _windows(frame, kappa, shot):
 def _told(frame: Frame, dt: float):
     """What a sweep has to know of the grid, as `kernels.h` takes it."""
     faces = [(axis, int(low), face.width) for axis, low, face in frame.layers]
-    shift = stencil.root_shift(frame.order)
+    shift = layers.root_shift(frame.order)
     profiles = [row for profile in layers.profiles(frame, dt, shift) for row in profile]
     images = [
         (axis, beyond[axis].start, within[axis].start, sign)
@@ -255,7 +255,7 @@ def _told(frame: Frame, dt: float):
     return {
         "shape": np.asarray(frame.inner, np.int64),
         "weights": np.asarray(stencil.SECOND_DIFFERENCE[frame.order]),
-        "root": np.asarray(stencil.root_difference(frame.order)),
+        "root": np.asarray(layers.root_difference(frame.order)),
         "spacing": np.asarray(frame.grid.spacing),
         "profiles": np.concatenate([*profiles, np.zeros(0)]),
         "layers": np.asarray(faces, np.int64).reshape(-1),

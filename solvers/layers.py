@@ -1,7 +1,7 @@
 """Absorbing layers around a field: what they add to its Laplacian, with an eye on the kernels.
 
 In a layer ``∂`` becomes ``∂ + memory``, twice (Pasalic & McGarry 2010, SEG, eq. 12–16). Let G be a
-first difference with ``-GᵀG = h² ∂²`` (`stencil.root_difference`), and a layer remember ψ at half
+first difference with ``-GᵀG = h² ∂²`` (`root_difference`), and a layer remember ψ at half
 points and ζ at nodes:
 
 ``ψ' = b ψ + a G u``, ``ζ' = b ζ + a (h² ∂²u - Gᵀψ')``, and ``h² ∂²u`` gains ``ζ' - Gᵀψ'``.
@@ -11,10 +11,74 @@ its own. Divided by N, which is 1 outside of layers, it is symmetric: source and
 swapped. G looks outwards, so nothing but nodes of the layer gains.
 """
 
+from functools import cache
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
+import numpy as np
 
 from solvers import stencil
 from solvers.faces import Frame
+
+REFLECTION = 1e-7  # amplitude that a layer of ideal damping would send back at normal incidence
+
+
+class Profile(NamedTuple):
+    """Recursion ``memory = b memory + a value`` of a layer, at nodes and at half points."""
+
+    a_half: Any
+    b_half: Any
+    a: Any
+    b: Any
+
+
+def profile(
+    width: int, spacing: float, dt: float, speed: float, frequency: float, shift: float
+) -> Profile:
+    """Damping that grows with depth into a layer of ``width`` cells; outermost first.
+
+    Convolutional PML with a shifted pole (Komatitsch & Martin 2007, Geophysics 72, eq. 21–25):
+    ``b = exp(-(σ + α) dt)``, ``a = σ/(σ + α) (b - 1)``, ``σ = -3 c ln R / (2 L) (d/L)²``,
+    ``α = ½ π f (1 - d/L)``. The layer's inner edge is the node after the last of its ``width``.
+    What half points stand for lies ``shift`` cells deeper than they do.
+    """
+    length = width * spacing
+    strongest = -3 * speed * np.log(REFLECTION) / (2 * length)
+
+    def recursion(depth):
+        depth = np.clip(depth / width, 0, 1)
+        sigma, alpha = strongest * depth**2, np.pi * frequency * (1 - depth) / 2
+        b = np.exp(-(sigma + alpha) * dt)
+        return sigma / (sigma + alpha + 1e-300) * (b - 1), b
+
+    half = recursion(width + 0.5 + shift - np.arange(width + 2))
+    node = recursion(width - np.arange(width + 1.0))
+    return Profile(*half, *node)
+
+
+@cache
+def root_difference(order: int) -> tuple[float, ...]:
+    """Weights of a first difference G whose ``-GᵀG`` is the second difference of this order.
+
+    It stands for the half point before the last of its ``order / 2 + 1`` nodes. With δ the
+    difference of two nodes and ``P δ²`` that second difference, it is ``G = q δ``: P is positive,
+    so it has a root ``qᵀq`` of as many weights (Fejér & Riesz 1916), here the one that is nearest
+    to a single node.
+    """
+    weights, reach = stencil.SECOND_DIFFERENCE[order], order // 2 - 1
+    smoothing = [
+        sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)
+    ]
+    zeros = np.roots([*smoothing[:0:-1], *smoothing])
+    factor = np.real(np.poly(zeros[np.abs(zeros) < 1]))
+    factor *= np.sqrt(smoothing[0] / np.sum(factor**2))
+    return tuple(np.convolve(factor, [1, -1])[::-1].tolist())
+
+
+def root_shift(order: int) -> float:
+    """Cells by which what `root_difference` stands for lies towards its first node."""
+    places = np.arange(-(order // 2), 1) + 0.5
+    return -float(np.dot(root_difference(order), places**2 / 2))
 
 
 def nodes(frame: Frame, outward: int = 0, inward: int = 0):
@@ -42,22 +106,22 @@ def silent(frame: Frame, dtype):
     return tuple(memory)
 
 
-def profiles(frame: Frame, dt: float, shift: float = 0.0) -> list[stencil.Profile]:
+def profiles(frame: Frame, dt: float, shift: float = 0.0) -> list[Profile]:
     """The damping of each layer, in the direction of its axis."""
     found = []
     for axis, low, face in frame.layers:
         h = frame.grid.spacing[axis]
-        profile = stencil.profile(face.width, h, dt, face.speed, face.frequency, shift)
-        found.append(profile if low else stencil.Profile(*(v[::-1] for v in profile)))
+        rows = profile(face.width, h, dt, face.speed, face.frequency, shift)
+        found.append(rows if low else Profile(*(row[::-1] for row in rows)))
     return found
 
 
-def strips(frame: Frame, dt: float, dtype, shift: float = 0.0) -> list[stencil.Profile]:
+def strips(frame: Frame, dt: float, dtype, shift: float = 0.0) -> list[Profile]:
     """`profiles` that multiply values on the layers."""
     found = []
-    for (axis, *_), profile in zip(frame.layers, profiles(frame, dt, shift), strict=True):
+    for (axis, *_), rows in zip(frame.layers, profiles(frame, dt, shift), strict=True):
         shape = [-1 if i == axis else 1 for i in range(frame.grid.ndim)]
-        found.append(stencil.Profile(*(jnp.asarray(v, dtype).reshape(shape) for v in profile)))
+        found.append(Profile(*(jnp.asarray(row, dtype).reshape(shape) for row in rows)))
     return found
 
 
@@ -67,7 +131,7 @@ def absorb(frame: Frame, dt: float, p, memory):
     ψ' is written to memory first: its neighbours would compute it anew.
     """
     order, halo = frame.order, frame.halo
-    damping = strips(frame, dt, p.dtype, stencil.root_shift(order))
+    damping = strips(frame, dt, p.dtype, root_shift(order))
     rows = list(zip(frame.layers, damping, memory, strict=True))
     psis, zetas, gains = [], [], []
     for ((axis, low, _), d, (psi, _)), where in zip(rows, nodes(frame, halo, 1), strict=True):
@@ -90,7 +154,7 @@ def absorb_transpose(frame: Frame, dt: float, laplacian_bar, memory_bar):
     layers has none. Each step is written to memory before the next one reads it.
     """
     order, halo = frame.order, frame.halo
-    damping = strips(frame, dt, laplacian_bar.dtype, stencil.root_shift(order))
+    damping = strips(frame, dt, laplacian_bar.dtype, root_shift(order))
     rows = list(zip(frame.layers, damping, memory_bar, strict=True))
     felt, psis_bar, slabs_bar, before = [], [], [], []
     for ((axis, *_), d, (_, zeta_bar)), where in zip(rows, nodes(frame), strict=True):
@@ -115,7 +179,7 @@ def absorb_transpose(frame: Frame, dt: float, laplacian_bar, memory_bar):
 
 def _looking(order: int, back: bool, values, axis: int):
     """G of values along an axis, looking back or ahead; each is minus the other's transpose."""
-    weights = stencil.root_difference(order)
+    weights = root_difference(order)
     if not back:
         weights = [-weight for weight in reversed(weights)]
     return stencil.weighted(values, weights, axis)

@@ -1,12 +1,11 @@
-"""What grid-based solvers share: differences, layers, and points that lie between nodes."""
+"""What grid-based solvers share: differences, limiters, stages in time, points between nodes."""
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
@@ -29,8 +28,6 @@ FIRST_DIFFERENCE = {
     6: (75 / 64, -25 / 384, 3 / 640),
     8: (1225 / 1024, -245 / 3072, 49 / 5120, -5 / 7168),
 }
-
-REFLECTION = 1e-7  # amplitude that a layer of ideal damping would send back at normal incidence
 
 # Kaiser window parameter b by radius, for wavenumbers up to half of Nyquist (Hicks 2002, table 2)
 KAISER = {1: 1.24, 2: 2.94, 3: 4.53, 4: 6.31, 5: 7.91, 6: 9.42, 7: 10.95, 8: 12.53}
@@ -301,64 +298,6 @@ def linear_points(nodes, shape: tuple[int, ...]) -> Points:
         starts.append(start)
         weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), 2)
     return Points(jnp.stack(starts, -1), weights)
-
-
-class Profile(NamedTuple):
-    """Recursion ``memory = b memory + a value`` of a layer, at nodes and at half points."""
-
-    a_half: Any
-    b_half: Any
-    a: Any
-    b: Any
-
-
-def profile(
-    width: int, spacing: float, dt: float, speed: float, frequency: float, shift: float = 0.0
-) -> Profile:
-    """Damping that grows with depth into a layer of ``width`` cells; outermost first.
-
-    Convolutional PML with a shifted pole (Komatitsch & Martin 2007, Geophysics 72, eq. 21–25):
-    ``b = exp(-(σ + α) dt)``, ``a = σ/(σ + α) (b - 1)``, ``σ = -3 c ln R / (2 L) (d/L)²``,
-    ``α = ½ π f (1 - d/L)``. The layer's inner edge is the node after the last of its ``width``.
-    What half points stand for lies ``shift`` cells deeper than they do.
-    """
-    length = width * spacing
-    strongest = -3 * speed * np.log(REFLECTION) / (2 * length)
-
-    def recursion(depth):
-        depth = np.clip(depth / width, 0, 1)
-        sigma, alpha = strongest * depth**2, np.pi * frequency * (1 - depth) / 2
-        b = np.exp(-(sigma + alpha) * dt)
-        return sigma / (sigma + alpha + 1e-300) * (b - 1), b
-
-    half = recursion(width + 0.5 + shift - np.arange(width + 2))
-    node = recursion(width - np.arange(width + 1.0))
-    return Profile(*half, *node)
-
-
-@cache
-def root_difference(order: int) -> tuple[float, ...]:
-    """Weights of a first difference G whose ``-GᵀG`` is the second difference of this order.
-
-    It stands for the half point before the last of its ``order / 2 + 1`` nodes. With δ the
-    difference of two nodes and ``P δ²`` that second difference, it is ``G = q δ``: P is positive,
-    so it has a root ``qᵀq`` of as many weights (Fejér & Riesz 1916), here the one that is nearest
-    to a single node.
-    """
-    weights, reach = SECOND_DIFFERENCE[order], order // 2 - 1
-    smoothing = [
-        sum((k - j) * weights[k] for k in range(j + 1, reach + 2)) for j in range(reach + 1)
-    ]
-    zeros = np.roots([*smoothing[:0:-1], *smoothing])
-    factor = np.real(np.poly(zeros[np.abs(zeros) < 1]))
-    factor *= np.sqrt(smoothing[0] / np.sum(factor**2))
-    return tuple(np.convolve(factor, [1, -1])[::-1].tolist())
-
-
-def root_shift(order: int) -> float:
-    """Cells by which what `root_difference` stands for lies towards its first node."""
-    places = np.arange(-(order // 2), 1) + 0.5
-    return -float(np.dot(root_difference(order), places**2 / 2))
 
 
 def second_difference(u, order: int, axis: int) -> Any:

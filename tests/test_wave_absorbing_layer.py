@@ -13,7 +13,7 @@ import pytest
 from wave_case import ricker, shoot, wave
 
 from diffsim.simulate import simulate
-from solvers import stencil
+from solvers import layers, stencil
 from solvers.wave import Absorbing, Free, WaveForcing, WaveParams
 
 SPEED, SPACING, FREQUENCY = 2000.0, 10.0, 20.0  # m/s, m, Hz
@@ -64,32 +64,37 @@ def plane(width, order):
     return shoot(solver, SPEED, [source], receivers, wavelet)
 
 
+def allowed(width):
+    """dB: a ten-thousandth of the amplitude from 20 cells, a thousandth from fewer."""
+    return -80 if width >= 20 else -60
+
+
 @pytest.mark.parametrize(("width", "order"), [(20, 2), (20, 4), (20, 6), (20, 8), (10, 8), (30, 8)])
 def test_normal_incidence(width, order):
-    """Below -60 dB of the incident wave at any time, slow waves out of the layer included."""
+    """As `Absorbing` says, at any time, slow waves out of the layer included."""
     incident = line(0, order)
-    assert decibels(line(width, order) - incident, incident) < -60
+    assert decibels(line(width, order) - incident, incident) < allowed(width)
 
 
 @pytest.mark.parametrize(("width", "order"), [(20, 2), (10, 8), (20, 8), (30, 8)])
 def test_incidence_at_60_degrees(width, order):
-    """Below -40 dB of what a mirror would send back, at both offsets."""
+    """As `Absorbing` says, of what a mirror would send back, at both offsets."""
     incident, images = np.split(plane(0, order), 2, axis=1)
-    assert np.all(decibels(plane(width, order) - incident, images) < -40)
+    assert np.all(decibels(plane(width, order) - incident, images) < allowed(width))
 
 
 @pytest.mark.parametrize("order", [2, 4, 6, 8])
 def test_the_difference_in_layers_is_a_root_of_the_second(order):
     """``-GᵀG`` of noise is its second difference, to a dozen roundings of sums of at most 27; and
     G of a parabola is its slope at the half point, shifted."""
-    weights, halo = np.array(stencil.root_difference(order)), order // 2
+    weights, halo = np.array(layers.root_difference(order)), order // 2
     noise = np.random.default_rng(0).standard_normal(60)
     twice = stencil.weighted(stencil.weighted(noise, weights, 0), -weights[::-1], 0)
     expected = stencil.second_difference(noise, order, 0)
     assert twice == pytest.approx(expected, abs=1e-14 * np.abs(expected).max())
     nodes = np.arange(-halo, 1) + 0.5  # around the half point at 0
     slope = stencil.weighted(nodes**2 / 2, weights, 0)[0]
-    assert slope == pytest.approx(-stencil.root_shift(order), abs=1e-14)
+    assert slope == pytest.approx(-layers.root_shift(order), abs=1e-14)
     assert stencil.weighted(nodes, weights, 0)[0] == pytest.approx(1, abs=1e-14)
 
 
