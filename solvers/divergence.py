@@ -10,7 +10,6 @@ difference has the shape of p, and no loop over a field needs a pad. The buoyanc
 """
 
 import jax.numpy as jnp
-from jax import lax
 
 from solvers import layers, stencil
 from solvers.faces import Absorbing, Frame, Free, Periodic
@@ -100,8 +99,8 @@ def with_halo_of(frame: Frame, other, values):
     for axis in range(values.ndim):
         for low in (True, False):
             part = slice(0, frame.halo) if low else slice(-frame.halo, None)
-            halo = other[stencil.along(axis, values.ndim, part)]
-            values = _with_end(values, halo, axis, low)
+            where = stencil.along(axis, values.ndim, part)
+            values = stencil.put_part(values, where, other[where])
     return values
 
 
@@ -127,23 +126,15 @@ def _imaged(frame, fluxes, parts):
 
 def _end(frame, values, axis, low, count, skip=0):
     """So many entries from an end of an axis on; of the other axes those at inner nodes."""
+    return values[_where(frame, values.shape, axis, low, count, skip)]
+
+
+def _where(frame, shape, axis, low, count, skip):
     index = []
-    for i, (size, inner) in enumerate(zip(values.shape, frame.inner, strict=True)):
+    for i, (size, inner) in enumerate(zip(shape, frame.inner, strict=True)):
         start = (size - inner) // 2 if i != axis else skip if low else size - skip - count
         index.append(slice(start, start + (count if i == axis else inner)))
-    return values[tuple(index)]
-
-
-def _with_end(values, part, axis, low):
-    """An end of an axis replaced, in the middle of the other axes.
-
-    In place, unlike ``values.at[…].set``, whose test for indices out of bounds XLA may merge into a
-    loop over all.
-    """
-    sizes = zip(values.shape, part.shape, strict=True)
-    starts = [(size - count) // 2 for size, count in sizes]
-    starts[axis] = 0 if low else values.shape[axis] - part.shape[axis]
-    return lax.dynamic_update_slice(values, part, starts)
+    return tuple(index)
 
 
 def _padded(values, axis, count):
@@ -154,15 +145,8 @@ def _added(frame, fluxes, parts, skip):
     """Fluxes and what the layers across their axes add from an end on; as `layers.add` does."""
     fluxes = list(fluxes)
     for (axis, low, _), part in zip(frame.layers, parts, strict=True):
-        flux, short = fluxes[axis], axis == part.ndim - 1 > 0
-        count = skip + part.shape[axis]
-        if short:
-            count = min(-(-count // 16) * 16, flux.shape[axis])
-        beyond = [skip, count - skip - part.shape[axis]][:: 1 if low else -1]
-        part = jnp.pad(part, [beyond if i == axis else (0, 0) for i in range(part.ndim)])
-        total = _end(frame, flux, axis, low, count) + part
-        total = stencil.materialise(total) if short else total
-        fluxes[axis] = _with_end(flux, total, axis, low)
+        where = _where(frame, fluxes[axis].shape, axis, low, part.shape[axis], skip)
+        fluxes[axis] = stencil.add_part(fluxes[axis], where, part)
     return fluxes
 
 
@@ -178,5 +162,6 @@ def _with_images(frame, flux, axis):
         else:
             image = jnp.flip(part(order if low else size - 2 * order), axis)
             image = image if isinstance(face, Free) else -image
-        flux = _with_end(flux, image, axis, low)
+        end = slice(0, order) if low else slice(-order, None)
+        flux = stencil.put_part(flux, stencil.along(axis, ndim, end), image)
     return flux

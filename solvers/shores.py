@@ -111,7 +111,7 @@ class Shores(NamedTuple):
         """The transpose of `inside`, added to a state."""
         for face, strip in zip(self._faces, strips, strict=True):
             where = self._inner(*face)
-            add = lambda u, part, at=where: u.at[at].set(u[at] + part)  # noqa: E731
+            add = lambda u, part, at=where: stencil.add_part(u, at, part)  # noqa: E731
             state = jax.tree.map(add, state, strip)
         return state
 
@@ -137,7 +137,8 @@ class Shores(NamedTuple):
             first = -margin if high else margin - self.halo
             part = slice(first, first + self.halo or None)
             at = self._part(axis, part, margin)
-            state = jax.tree.map(lambda u, v, at=at: u.at[at].set(v), state, strip)
+            put = lambda u, part, at=at: stencil.put_part(u, at, part)  # noqa: E731
+            state = jax.tree.map(put, state, strip)
         return stencil.materialise(state)
 
     def rims(self, fields, axis: int):

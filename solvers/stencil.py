@@ -38,6 +38,21 @@ def along(axis: int, ndim: int, part: slice) -> tuple[slice, ...]:
     return tuple(part if i == axis else slice(None) for i in range(ndim))
 
 
+def put_part(u, where: tuple[slice, ...], part):
+    """``u.at[where].set(part)`` in place.
+
+    That tests for indices out of bounds, and XLA:CPU merges the test into a loop over all of the
+    field: two columns of 512² take 100 µs, and 3 like this.
+    """
+    starts = [at.indices(size)[0] for at, size in zip(where, u.shape, strict=True)]
+    return lax.dynamic_update_slice(u, part, starts)
+
+
+def add_part(u, where: tuple[slice, ...], part):
+    """``u.at[where].add(part)`` in place: what is there is read first, or XLA would copy it all."""
+    return put_part(u, where, materialise(u[where]) + part)
+
+
 def laplacian(u, order: int, spacing: tuple[float, ...]):
     """∇²u (1/m² of u) where ``u`` has a halo of ``order // 2`` nodes; zero in the halo.
 
