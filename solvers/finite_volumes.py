@@ -1,4 +1,7 @@
-"""Rates of change of shallow water in the cells of a grid, by fluxes through their faces."""
+"""Euler's step of shallow water in the cells of a grid, by fluxes through their faces.
+
+On two axes it is one compiled sweep on a CPU (`solvers.native`), and so is its transpose.
+"""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -8,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffsim.grid import Grid
-from solvers import hll, reconstruction, stencil
+from solvers import hll, native, reconstruction, stencil
 from solvers.earth import Sphere
 from solvers.reconstruction import cut
 from solvers.shores import Face, Shores
@@ -39,58 +42,110 @@ class FiniteVolumes(NamedTuple):
     limiter: stencil.Limiter | None
     law: Law
     sphere: Sphere | None
+    dt: float  # s
 
     @property
     def shores(self):
         """What lies beyond the faces of the grid."""
         return Shores(self.boundary, reconstruction.halo(self.limiter))
 
-    def rates(self, state, given):
-        """∂h/∂t and ∂q/∂t by fluxes and the slope of the level.
+    def advance(self, state, given):
+        """Depth and discharge after ``dt`` of fluxes, and of the pull of the sloping surface.
 
         Args:
             state: of the water in the cells
             given: of each face the value of its series, None if it has none
         """
+        return self._advance(state, self._beyond(self.shores.inside(state), given))
+
+    def vjp(self, state, given):
+        """`advance`, and its transpose: to cotangents of the state and of what faces are given.
+
+        That of the bed comes added to what it is given.
+        """
         shores = self.shores
-        beyond = self._beyond(shores.inside(state), given)
+        beyond, pull_beyond = jax.vjp(self._beyond, shores.inside(state), given)
+
+        def pull(now_bar, bed_bar):
+            state_bar, beyond_bar = self._pull(state, beyond, now_bar, bed_bar)
+            inside_bar, given_bar = pull_beyond(beyond_bar)
+            return shores.add_inside(state_bar, inside_bar), given_bar
+
+        return self._advance(state, beyond), pull
+
+    @property
+    def _advance(self):
+        """`advance`, from the cells beyond the faces."""
+        if self.grid.ndim != 2:
+            return self._plain_advance
+        return native.twin(self._plain_advance, self._compiled_advance)
+
+    @property
+    def _pull(self):
+        """Its transpose."""
+        if self.grid.ndim != 2:
+            return self._plain_pull
+        return native.twin(self._plain_pull, self._compiled_pull)
+
+    def _plain_advance(self, state, beyond):
+        shores = self.shores
         cells = shores.extend(self._cells(state), beyond, shores.halo)
         fluxes = []
         for axis in range(self.grid.ndim):
             flux = partial(self._flux, hll.fluxes, axis, self._widths(axis, 0))
             band = self._band(cells, axis, shores.halo)
             fluxes.append(reconstruction.fluxes(flux, band, axis, self.limiter))
-        return self._balance(fluxes)
+        rates = self._balance(fluxes)
+        return jax.tree.map(lambda u, r: u + self.dt * r, (state.depth, state.discharge), rates)
 
-    def vjp(self, state, given):
-        """`rates`, and their transpose: to cotangents of the state and of what faces are given."""
+    def _plain_pull(self, state, beyond, now_bar, bed_bar):
         shores, reach = self.shores, reconstruction.reach(self.limiter)
-        halo = shores.halo
-        beyond, pull_beyond = jax.vjp(self._beyond, shores.inside(state), given)
-        cells = shores.extend(self._cells(state), beyond, halo + reach)
-        fluxes, pulls = [], []
+        margin = shores.halo + reach
+        cells = shores.extend(self._cells(state), beyond, margin)
+        rates_bar = jax.tree.map(lambda u: jnp.pad(self._per_width(self.dt * u), margin), now_bar)
+        rates_bar = stencil.materialise(rates_bar)
+        inner_bar, beyond_bar = [], []
         for axis in range(self.grid.ndim):
             flux = partial(self._flux, hll.with_transpose, axis, self._widths(axis, reach))
-            band = self._band(cells, axis, halo + reach)
-            through, pull = reconstruction.vjp(flux, band, axis, self.limiter)
-            fluxes.append(cut(through, axis, reach, reach))
-            pulls.append(pull)
+            pull = reconstruction.pull(flux, self._band(cells, axis, margin), axis, self.limiter)
+            band = cut(self._band(rates_bar, axis, margin), axis, shores.halo - 1, shores.halo - 1)
+            cells_bar = stencil.materialise(pull(self._balance_pull(axis, *band)))
+            inner_bar.append(cut(cells_bar, axis, shores.halo, shores.halo))
+            beyond_bar += shores.rims(cells_bar, axis)
+        inner_bar = jax.tree.map(lambda *bars: sum(bars), *inner_bar)
+        (state_bar,) = jax.vjp(self._cells, state)[1](inner_bar)
+        given_bar = state._replace(depth=now_bar[0], discharge=now_bar[1], bed=bed_bar)
+        return stencil.materialise(jax.tree.map(jnp.add, state_bar, given_bar)), beyond_bar
 
-        def pull_rates(rates_bar):
-            rates_bar = jax.tree.map(lambda u: jnp.pad(self._per_width(u), halo + reach), rates_bar)
-            rates_bar = stencil.materialise(rates_bar)
-            inner_bar, rims_bar = [], []
-            for axis, pull in enumerate(pulls):
-                band = cut(self._band(rates_bar, axis, halo + reach), axis, halo - 1, halo - 1)
-                cells_bar = stencil.materialise(pull(self._balance_pull(axis, *band)))
-                inner_bar.append(cut(cells_bar, axis, halo, halo))
-                rims_bar += shores.rims(cells_bar, axis)
-            inner_bar = jax.tree.map(lambda *bars: sum(bars), *inner_bar)
-            (state_bar,) = jax.vjp(self._cells, state)[1](inner_bar)
-            inside_bar, given_bar = pull_beyond(rims_bar)
-            return shores.add_inside(stencil.materialise(state_bar), inside_bar), given_bar
+    def _compiled_advance(self, state, beyond):
+        now, tree = jax.tree.flatten((state.depth, state.discharge))
+        args = [*jax.tree.leaves((state, beyond)), *self._rows(state.depth.dtype)]
+        return jax.tree.unflatten(tree, native.call("advance", now, {}, args, **self._told))
 
-        return self._balance(fluxes), pull_rates
+    def _compiled_pull(self, state, beyond, now_bar, bed_bar):
+        leaves, tree = jax.tree.flatten((state, beyond))
+        args = [*leaves, *self._rows(bed_bar.dtype), *jax.tree.leaves(now_bar), bed_bar]
+        bars = native.call("pull_advance", leaves, {len(args) - 1: 3}, args, **self._told)
+        return jax.tree.unflatten(tree, bars)
+
+    @property
+    def _told(self):
+        """What a compiled sweep is told."""
+        limiters = type(None), stencil.Minmod, stencil.VanLeer, stencil.MonotonizedCentral
+        return {
+            "limiter": np.int64(limiters.index(type(self.limiter))),
+            "halo": np.int64(self.shores.halo),
+            "gravity": np.float64(self.law.gravity),
+            "thin": np.float64(self.law.thin),
+            "dt": np.float64(self.dt),
+            "spacing": np.asarray(self.grid.spacing, float),
+        }
+
+    def _rows(self, dtype):
+        """Widths of the faces between rows, and of cells with one more at either end."""
+        count = self.grid.shape[0] + 1
+        face, before, after = (np.broadcast_to(u, (count, 1)) for u in self._widths(0, 0))
+        return [jnp.asarray(u, dtype) for u in (face, np.append(before, after[-1:], 0))]
 
     def _band(self, fields, axis, margin):
         """Fields without the margins of all axes but one."""
@@ -157,7 +212,7 @@ class FiniteVolumes(NamedTuple):
                     else jnp.diff(flow, axis=axis)
                 )
                 rates[other] -= per_length * change
-        return stencil.materialise(jax.tree.map(self._per_width, (rate, rates)))
+        return stencil.materialise(jax.tree.map(self._per_width, (rate, tuple(rates))))
 
     def _balance_pull(self, axis, rate, rates):
         """Cotangents of the fluxes across an axis, from those of the rates."""

@@ -153,14 +153,14 @@ class ShallowWater(AdjointSolver):
         def euler(flow):
             depth, discharge = flow
             state = ShallowWaterState(depth, discharge, acting.bed)
-            return self._moved(flow, self._volumes.rates(state, acting.given), acting)
+            return self._moved(flow, self._volumes.advance(state, acting.given), acting)
 
         flow = state.depth, state.discharge
         depth, discharge = stencil.strong_stability_preserving(euler, flow)
         return ShallowWaterState(depth, discharge, acting.bed)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        """The transposes of both stages, the second's first; that of the rates is by hand."""
+        """The transposes of both stages, the second's first; that of the fluxes is by hand."""
         acting, pull_acting = jax.vjp(self._acting, coefficients, state.bed, forcing_n)
         second, pull_first = self._euler_vjp((state.depth, state.discharge), acting)
         _, pull_second = self._euler_vjp(second, acting)
@@ -289,7 +289,9 @@ class ShallowWater(AdjointSolver):
 
     @property
     def _volumes(self):
-        return FiniteVolumes(self.grid, self.boundary, self.limiter, self._law, self.sphere)
+        return FiniteVolumes(
+            self.grid, self.boundary, self.limiter, self._law, self.sphere, self.dt
+        )
 
     def _acting(self, coefficients, bed, forcing_n):
         """What acts on the flow during this step."""
@@ -324,31 +326,29 @@ class ShallowWater(AdjointSolver):
         """A step of Euler's, and its transpose, which adds to the cotangents of what acts."""
         depth, discharge = flow
         state = ShallowWaterState(depth, discharge, acting.bed)
-        rates, pull_rates = self._volumes.vjp(state, acting.given)
-        new, pull_moved = jax.vjp(self._moved, flow, rates, acting)
+        advanced, pull_advance = self._volumes.vjp(state, acting.given)
+        new, pull_moved = jax.vjp(self._moved, flow, advanced, acting)
 
         def pull(flow_bar, acting_bar):
-            flow_bar, rates_bar, more = pull_moved(flow_bar)
-            (*by_rates, bed_bar), given_bar = pull_rates(rates_bar)
-            more = more._replace(bed=bed_bar, given=given_bar)
-            bars = _sum(flow_bar, tuple(by_rates)), _sum(acting_bar, more)
-            return stencil.materialise(bars)
+            flow_bar, advanced_bar, more = pull_moved(flow_bar)
+            (*advanced_bar, bed_bar), given_bar = pull_advance(advanced_bar, acting_bar.bed)
+            nothing = more._replace(bed=jnp.zeros_like(bed_bar), given=given_bar)
+            acting_bar = _sum(acting_bar._replace(bed=bed_bar), nothing)
+            return stencil.materialise((_sum(flow_bar, tuple(advanced_bar)), acting_bar))
 
         return stencil.materialise(new), pull
 
-    def _moved(self, flow, rates, acting):
-        """Depth and discharge after a step of Euler's."""
-        depth, discharge = flow
-        rate, rates = rates
-        turn = self._turn(depth, discharge)
+    def _moved(self, flow, advanced, acting):
+        """Depth and discharge after a step of Euler's, from those by fluxes alone."""
+        depth, discharge = advanced
+        turn = self._turn(*flow)
         if turn is not None:
-            qy, qx = discharge
-            rates = [rates[0] - turn * qx, rates[1] + turn * qy]
+            qy, qx = flow[1]
+            turn *= self.dt
+            discharge = discharge[0] - turn * qx, discharge[1] + turn * qy
         if acting.rain is not None:
-            rate = rate + acting.rain
-        depth = positive(depth + self.dt * rate)
-        discharge = [q + self.dt * r for q, r in zip(discharge, rates, strict=True)]
-        depth, *discharge = stencil.barrier((depth, *discharge))
+            depth = depth + self.dt * acting.rain
+        depth, *discharge = stencil.barrier((positive(depth), *discharge))
         return depth, self._slowed(acting.friction, depth, discharge)
 
     def _turn(self, depth, discharge):

@@ -1,8 +1,8 @@
 """Compiled sweeps behind plain JAX functions, used where they were built and run on a CPU.
 
-XLA's CPU back end makes several kernels of what is one sweep over memory; ``kernels.h`` is that
-sweep. It is built when the package is installed, if there is a C++ compiler; without it, on other
-devices, and for derivatives the plain function does the same.
+XLA's CPU back end makes several kernels of what is one sweep over memory: ``wave.h`` and
+``water.h`` are such sweeps. They are built when the package is installed, if there is a C++
+compiler; without it, on other devices, and for derivatives the plain function does the same.
 """
 
 import ctypes
@@ -19,7 +19,11 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-SWEEPS = "leap", "transpose", "adjoin", "retrace", "take", "put"
+SWEEPS = (
+    *("leap", "transpose", "adjoin", "retrace"),  # of waves
+    *("take", "put"),  # at points
+    *("advance", "pull_advance"),  # of shallow water
+)
 TYPES = "float32", "float64"  # a library for each
 
 

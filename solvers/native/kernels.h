@@ -1,9 +1,11 @@
-// The sweeps of wave.h and points.h for XLA, in numbers of one type, REAL: what it hands over, made
+// The sweeps of wave.h, points.h and water.h for XLA, in numbers of one type, REAL: what it hands over, made
 // into a problem, and the best instructions. A library for each type, as they compile side by side.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -13,6 +15,9 @@
 #include "edges.h"
 #include "threads.h"
 
+// What is compiled once for all that call it.
+#define ALONE __attribute__((noinline))
+
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,bmi2")
@@ -20,6 +25,7 @@ namespace avx2 {
 #define VECTOR 32
 #include "wave.h"
 #include "points.h"
+#include "water.h"
 #undef VECTOR
 }  // namespace avx2
 #pragma GCC pop_options
@@ -29,6 +35,7 @@ namespace avx512 {
 #define VECTOR 64
 #include "wave.h"
 #include "points.h"
+#include "water.h"
 #undef VECTOR
 }  // namespace avx512
 #pragma GCC pop_options
@@ -50,6 +57,7 @@ namespace plain {
 #define VECTOR 16
 #include "wave.h"
 #include "points.h"
+#include "water.h"
 #undef VECTOR
 }  // namespace plain
 #define CHOICES(CALL)      \
@@ -328,6 +336,50 @@ ffi::Error put_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRet
 POINTS_HANDLER(take)
 POINTS_HANDLER(put)
 
+// Depth, discharge along both axes, bed; depth, level and both velocities beyond each face; widths of
+// the faces and of the cells of rows
+Basin<T> basin_of(ffi::RemainingArgs& args, int64_t limiter, int64_t halo, double gravity, double thin, double dt,
+                  Numbers spacing) {
+  const auto shape = args.get<ffi::AnyBuffer>(0).value().dimensions();
+  Basin<T> basin{shape[0], shape[1], halo, static_cast<Limiter>(limiter)};
+  basin.gravity = static_cast<T>(gravity), basin.thin = static_cast<T>(thin);
+  basin.dt = static_cast<T>(dt);
+  basin.per_thin2 = static_cast<T>(1 / (thin * thin));
+  for (int axis = 0; axis < 2; ++axis) {
+    basin.per_length[axis] = static_cast<T>(1 / spacing[axis]);
+    basin.discharge[axis] = argument(args, 1 + axis);
+  }
+  basin.depth = argument(args, 0), basin.bed = argument(args, 3);
+  for (int n = 0; n < 16; ++n) basin.beyond[n / 4][n % 4] = argument(args, 4 + n);
+  basin.face_width = argument(args, 20), basin.cell_width = argument(args, 21);
+  return basin;
+}
+
+// -> depth and discharge after a step of dt
+ffi::Error advance_impl(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets results,
+                        int64_t limiter, int64_t halo, double gravity, double thin, double dt,
+                        Numbers spacing) {
+  Threads threads(pool);
+  Basin<T> basin = basin_of(args, limiter, halo, gravity, thin, dt, spacing);
+  for (int n = 0; n < 3; ++n) basin.now[n] = result(results, n);
+  CHOICES((water::advance(threads, basin)));
+  return ffi::Error::Success();
+}
+
+// …, cotangents of those and of the bed so far -> those of depth, discharge, bed and cells beyond
+ffi::Error pull_advance_impl(ffi::ThreadPool pool, ffi::RemainingArgs args,
+                             ffi::RemainingRets results, int64_t limiter, int64_t halo,
+                             double gravity, double thin, double dt, Numbers spacing) {
+  Threads threads(pool);
+  Basin<T> basin = basin_of(args, limiter, halo, gravity, thin, dt, spacing);
+  for (int n = 0; n < 3; ++n) basin.now_bar[n] = argument(args, 22 + n);
+  basin.depth_bar = result(results, 0), basin.bed_bar = started_as(args, 25, results, 3);
+  for (int axis = 0; axis < 2; ++axis) basin.discharge_bar[axis] = result(results, 1 + axis);
+  for (int n = 0; n < 16; ++n) basin.beyond_bar[n / 4][n % 4] = result(results, 4 + n);
+  CHOICES((water::pull_advance(threads, basin)));
+  return ffi::Error::Success();
+}
+
 }  // namespace
 
 #define EXPORT(NAME)                                                                   \
@@ -356,3 +408,19 @@ EXPORT(retrace);
 
 EXPORT_POINTS(take);
 EXPORT_POINTS(put);
+
+#define EXPORT_WATER(NAME)                                    \
+  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl,  \
+                                ffi::Ffi::Bind()              \
+                                    .Ctx<ffi::ThreadPool>()   \
+                                    .RemainingArgs()          \
+                                    .RemainingRets()          \
+                                    .Attr<int64_t>("limiter") \
+                                    .Attr<int64_t>("halo")    \
+                                    .Attr<double>("gravity")  \
+                                    .Attr<double>("thin")     \
+                                    .Attr<double>("dt")       \
+                                    .Attr<Numbers>("spacing"))
+
+EXPORT_WATER(advance);
+EXPORT_WATER(pull_advance);

@@ -73,3 +73,24 @@ struct Wave : Field {  // with the halo
     return size_without_halo() / n[layer.axis] * (layer.width + 1);
   }
 };
+
+enum class Limiter : int64_t { kNone, kMinmod, kVanLeer, kMonotonizedCentral };
+
+// A grid of shallow water, [y, x], and what lies beyond its four faces: cells of its halo.
+template <typename T>
+struct Basin {
+  int64_t rows, columns, halo;
+  Limiter limiter;
+  T gravity, thin, per_thin2;
+  T dt, per_length[2];  // a step; over the spacing
+  const T *depth, *discharge[2], *bed;
+  const T* beyond[4][4];  // of each face depth, level and both velocities
+  const T *face_width, *cell_width;  // of rows, over the spacing; of cells with one more at each end
+  T* now[3];  // depth and discharge after a step
+  const T* now_bar[3];  // or their cotangents, and those of all that they depend on
+  T *depth_bar, *discharge_bar[2], *bed_bar;
+  T* beyond_bar[4][4];
+
+  // velocity over discharge
+  T slowness(T h) const { return h > thin ? 1 / (h > thin ? h : T(1)) : h * per_thin2; }
+};

@@ -3,9 +3,6 @@
 // The arithmetic of solvers/constant_density.py, to which a test holds it; read it first. This file
 // is included once for each instruction set, in a namespace of its own, with VECTOR bytes a vector.
 
-// What no number of axes changes is compiled once for all of them.
-#define ALONE __attribute__((noinline))
-
 constexpr int kRows = 4;  // that share what a stencil reads across them
 constexpr int64_t kLanes = 256;  // values of a row that cross a layer together
 
@@ -809,4 +806,3 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   });
   if (MAKE == Make::kBoth) mirror(wave, other);
 }
-#undef ALONE
