@@ -66,56 +66,77 @@ class FiniteVolumes(NamedTuple):
         shores = self.shores
         beyond, pull_beyond = jax.vjp(self._beyond, shores.inside(state), given)
 
+        now, pull_now = self._vjp(state, beyond)
+
         def pull(now_bar, bed_bar):
-            state_bar, beyond_bar = self._pull(state, beyond, now_bar, bed_bar)
+            state_bar, beyond_bar = pull_now(now_bar, bed_bar)
             inside_bar, given_bar = pull_beyond(beyond_bar)
             return shores.add_inside(state_bar, inside_bar), given_bar
 
-        return self._advance(state, beyond), pull
+        return now, pull
 
     @property
-    def _advance(self):
+    def _has_sweeps(self):
+        return self.grid.ndim == 2 and native.built()
+
+    def _advance(self, state, beyond):
         """`advance`, from the cells beyond the faces."""
-        if self.grid.ndim != 2:
-            return self._plain_advance
-        return native.twin(self._plain_advance, self._compiled_advance)
+        if not self._has_sweeps:
+            return self._plain_advance(state, beyond)
+        return native.twin(self._plain_advance, self._compiled_advance)(state, beyond)
 
-    @property
-    def _pull(self):
-        """Its transpose."""
-        if self.grid.ndim != 2:
-            return self._plain_pull
-        return native.twin(self._plain_pull, self._compiled_pull)
+    def _vjp(self, state, beyond):
+        """The same, and its transpose; in plain JAX they share what both compute."""
+        if not self._has_sweeps:
+            return self._plain_vjp(state, beyond)
+        pull = native.twin(self._plain_pull, self._compiled_pull)
+        return self._advance(state, beyond), partial(pull, state, beyond)
 
     def _plain_advance(self, state, beyond):
         shores = self.shores
-        cells = shores.extend(self._cells(state), beyond, shores.halo)
+        cells = shores.extend(stencil.barrier(self._cells(state)), beyond, shores.halo)
         fluxes = []
         for axis in range(self.grid.ndim):
             flux = partial(self._flux, hll.fluxes, axis, self._widths(axis, 0))
             band = self._band(cells, axis, shores.halo)
             fluxes.append(reconstruction.fluxes(flux, band, axis, self.limiter))
-        rates = self._balance(fluxes)
-        return jax.tree.map(lambda u, r: u + self.dt * r, (state.depth, state.discharge), rates)
+        return self._after(state, fluxes)
 
-    def _plain_pull(self, state, beyond, now_bar, bed_bar):
+    def _plain_vjp(self, state, beyond):
         shores, reach = self.shores, reconstruction.reach(self.limiter)
         margin = shores.halo + reach
-        cells = shores.extend(self._cells(state), beyond, margin)
-        rates_bar = jax.tree.map(lambda u: jnp.pad(self._per_width(self.dt * u), margin), now_bar)
-        rates_bar = stencil.materialise(rates_bar)
-        inner_bar, beyond_bar = [], []
+        cells = shores.extend(stencil.barrier(self._cells(state)), beyond, margin)
+        fluxes, pulls = [], []
         for axis in range(self.grid.ndim):
             flux = partial(self._flux, hll.with_transpose, axis, self._widths(axis, reach))
-            pull = reconstruction.pull(flux, self._band(cells, axis, margin), axis, self.limiter)
-            band = cut(self._band(rates_bar, axis, margin), axis, shores.halo - 1, shores.halo - 1)
-            cells_bar = stencil.materialise(pull(self._balance_pull(axis, *band)))
-            inner_bar.append(cut(cells_bar, axis, shores.halo, shores.halo))
-            beyond_bar += shores.rims(cells_bar, axis)
-        inner_bar = jax.tree.map(lambda *bars: sum(bars), *inner_bar)
-        (state_bar,) = jax.vjp(self._cells, state)[1](inner_bar)
-        given_bar = state._replace(depth=now_bar[0], discharge=now_bar[1], bed=bed_bar)
-        return stencil.materialise(jax.tree.map(jnp.add, state_bar, given_bar)), beyond_bar
+            band = self._band(cells, axis, margin)
+            through, pull = reconstruction.vjp(flux, band, axis, self.limiter)
+            fluxes.append(cut(through, axis, reach, reach))
+            pulls.append(pull)
+
+        def pull_all(now_bar, bed_bar):
+            pad = lambda u: jnp.pad(self._per_width(self.dt * u), margin)  # noqa: E731
+            rates_bar = stencil.materialise(jax.tree.map(pad, now_bar))
+            inner_bar, beyond_bar = [], []
+            for axis, pull in enumerate(pulls):
+                band = self._band(rates_bar, axis, margin)
+                bars = self._balance_pull(axis, *cut(band, axis, shores.halo - 1, shores.halo - 1))
+                cells_bar = stencil.materialise(pull(bars))
+                inner_bar.append(cut(cells_bar, axis, shores.halo, shores.halo))
+                beyond_bar += shores.rims(cells_bar, axis)
+            inner_bar = jax.tree.map(lambda *bars: sum(bars), *inner_bar)
+            (state_bar,) = jax.vjp(self._cells, state)[1](inner_bar)
+            own_bar = state._replace(depth=now_bar[0], discharge=now_bar[1], bed=bed_bar)
+            return stencil.materialise(jax.tree.map(jnp.add, state_bar, own_bar)), beyond_bar
+
+        return self._after(state, fluxes), pull_all
+
+    def _plain_pull(self, state, beyond, now_bar, bed_bar):
+        return self._plain_vjp(state, beyond)[1](now_bar, bed_bar)
+
+    def _after(self, state, fluxes):
+        rates = self._balance(fluxes)
+        return jax.tree.map(lambda u, r: u + self.dt * r, (state.depth, state.discharge), rates)
 
     def _compiled_advance(self, state, beyond):
         now, tree = jax.tree.flatten((state.depth, state.discharge))
@@ -159,9 +180,8 @@ class FiniteVolumes(NamedTuple):
 
     def _cells(self, state):
         depth, discharge, bed = state
-        slowness = stencil.materialise(self.law.slowness(depth))
-        level, *velocity = stencil.barrier([depth + bed, *(slowness * q for q in discharge)])
-        return Cells(depth, level, velocity)
+        slowness = self.law.slowness(depth)
+        return Cells(depth, depth + bed, [slowness * q for q in discharge])
 
     def _widths(self, axis, more):
         """For the faces across an axis and for so many more at either end."""

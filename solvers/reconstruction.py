@@ -44,20 +44,20 @@ def fluxes(flux: Flux, cells, axis: int, limiter: stencil.Limiter | None):
     return flux(*_sides(cells, _steps(cells, axis), axis, limiter))
 
 
-def pull(flux: Flux, cells, axis: int, limiter: stencil.Limiter | None):
-    """The transpose of `fluxes`: to cotangents of the cells without `reach` at either end."""
+def vjp(flux: Flux, cells, axis: int, limiter: stencil.Limiter | None):
+    """`fluxes`, and their transpose: to cotangents of the cells without `reach` at either end."""
     steps = _steps(cells, axis)
-    pull_flux = jax.vjp(flux, *_sides(cells, steps, axis, limiter))[1]
+    through, pull = jax.vjp(flux, *_sides(cells, steps, axis, limiter))
 
     def gather(bars):
-        before, after = pull_flux(bars)
+        before, after = pull(bars)
         sums = jax.tree.map(jnp.add, cut(before, axis, 1, 0), cut(after, axis, 0, 1))
         if limiter is None:
             return sums.cell
         through_slopes = lambda *leaves: _through_slopes(limiter, axis, *leaves)  # noqa: E731
         return jax.tree.map(through_slopes, steps, *sums)
 
-    return gather
+    return through, gather
 
 
 def _through_slopes(limiter, axis, step, cell_bar, slope_bar):

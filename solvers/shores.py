@@ -110,9 +110,7 @@ class Shores(NamedTuple):
     def add_inside(self, state, strips):
         """The transpose of `inside`, added to a state."""
         for face, strip in zip(self._faces, strips, strict=True):
-            where = self._inner(*face)
-            add = lambda u, part, at=where: stencil.add_part(u, at, part)  # noqa: E731
-            state = jax.tree.map(add, state, strip)
+            state = stencil.add_part(state, self._inner(*face), strip)
         return state
 
     def beyond(self, strips, given, law: Law):

@@ -48,9 +48,12 @@ def put_part(u, where: tuple[slice, ...], part):
     return lax.dynamic_update_slice(u, part, starts)
 
 
-def add_part(u, where: tuple[slice, ...], part):
-    """``u.at[where].add(part)`` in place: what is there is read first, or XLA would copy it all."""
-    return put_part(u, where, materialise(u[where]) + part)
+def add_part(fields, where: tuple[slice, ...], parts):
+    """``u.at[where].add(part)`` in place, for a pytree of fields: what is there is read first, or
+    XLA would copy all of it."""
+    there = materialise(jax.tree.map(lambda u: u[where], fields))
+    put = lambda u, old, part: put_part(u, where, old + part)  # noqa: E731
+    return jax.tree.map(put, fields, there, parts)
 
 
 def laplacian(u, order: int, spacing: tuple[float, ...]):
@@ -111,7 +114,24 @@ def materialise(values):
 
 def _loop_of_no_trips(values):
     none = lax.optimization_barrier(jnp.int32(0))
-    return lax.fori_loop(0, none, lambda _, v: jax.tree.map(jnp.negative, v), values)
+    return lax.fori_loop(0, none, lambda _, v: _changed(v), values)
+
+
+def _changed(values):
+    """The values in other places, those that are alone of their shape negated.
+
+    XLA compiles a kernel for each that is computed, though the loop never runs.
+    """
+    leaves, tree = jax.tree.flatten(values)
+    alike = {}
+    for i, leaf in enumerate(leaves):
+        alike.setdefault((leaf.shape, leaf.dtype), []).append(i)
+    for places in alike.values():
+        found = [leaves[i] for i in places]
+        found = [-found[0]] if len(found) == 1 else [*found[1:], found[0]]
+        for i, leaf in zip(places, found, strict=True):
+            leaves[i] = leaf
+    return jax.tree.unflatten(tree, leaves)
 
 
 @materialise.defjvp
