@@ -332,8 +332,7 @@ class ShallowWater(AdjointSolver):
         def pull(flow_bar, acting_bar):
             flow_bar, advanced_bar, more = pull_moved(flow_bar)
             (*advanced_bar, bed_bar), given_bar = pull_advance(advanced_bar, acting_bar.bed)
-            nothing = more._replace(bed=jnp.zeros_like(bed_bar), given=given_bar)
-            acting_bar = _sum(acting_bar._replace(bed=bed_bar), nothing)
+            acting_bar = _sum(acting_bar, more._replace(given=given_bar))._replace(bed=bed_bar)
             return stencil.materialise((_sum(flow_bar, tuple(advanced_bar)), acting_bar))
 
         return stencil.materialise(new), pull

@@ -118,14 +118,14 @@ def _loop_of_no_trips(values):
 
 
 def _changed(values):
-    """The values in other places, those that are alone of their shape negated.
+    """The values in other places, those that are alone of their type negated.
 
     XLA compiles a kernel for each that is computed, though the loop never runs.
     """
     leaves, tree = jax.tree.flatten(values)
     alike = {}
     for i, leaf in enumerate(leaves):
-        alike.setdefault((leaf.shape, leaf.dtype), []).append(i)
+        alike.setdefault(jax.typeof(leaf), []).append(i)
     for places in alike.values():
         found = [leaves[i] for i in places]
         found = [-found[0]] if len(found) == 1 else [*found[1:], found[0]]

@@ -51,8 +51,7 @@ def test_a_step_and_its_transpose_are_those_of_plain_jax(shape, faces, limiter, 
     gathers eight. The wide grid takes several tiles, and rows in several parts."""
     sphere = Sphere(9.0 * shape[0] * 2 / np.pi)
     volumes, state, given, bars = volumes_and_arrays(shape, faces, limiter, sphere, dtype)
-    inside = volumes.shores.inside(state)
-    beyond = volumes._beyond(inside, given)
+    beyond = volumes._beyond(volumes.shores.inside(state), given)
 
     def plain(state, beyond, bars):
         return volumes._plain_advance(state, beyond), volumes._plain_pull(state, beyond, *bars)

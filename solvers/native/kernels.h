@@ -1,5 +1,5 @@
-// The sweeps of wave.h, points.h and water.h for XLA, in numbers of one type, REAL: what it hands over, made
-// into a problem, and the best instructions. A library for each type, as they compile side by side.
+// The sweeps of wave.h, points.h and water.h for XLA, in numbers of one type, REAL: what it hands over,
+// made into a problem, and the best instructions. A library for each type: they compile side by side.
 
 #include <algorithm>
 #include <cmath>
@@ -338,8 +338,8 @@ POINTS_HANDLER(put)
 
 // Depth, discharge along both axes, bed; depth, level and both velocities beyond each face; widths of
 // the faces and of the cells of rows
-Basin<T> basin_of(ffi::RemainingArgs& args, int64_t limiter, int64_t halo, double gravity, double thin, double dt,
-                  Numbers spacing) {
+Basin<T> basin_of(ffi::RemainingArgs& args, int64_t limiter, int64_t halo, double gravity,
+                  double thin, double dt, Numbers spacing) {
   const auto shape = args.get<ffi::AnyBuffer>(0).value().dimensions();
   Basin<T> basin{shape[0], shape[1], halo, static_cast<Limiter>(limiter)};
   basin.gravity = static_cast<T>(gravity), basin.thin = static_cast<T>(thin);
@@ -382,45 +382,31 @@ ffi::Error pull_advance_impl(ffi::ThreadPool pool, ffi::RemainingArgs args,
 
 }  // namespace
 
-#define EXPORT(NAME)                                                                   \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl,                           \
-                                ffi::Ffi::Bind()                                       \
-                                    .Ctx<ffi::ThreadPool>()                            \
-                                    .RemainingArgs()                                   \
-                                    .RemainingRets()                                   \
-                                    .Attr<Integers>("shape")                           \
-                                    .Attr<Numbers>("weights")                          \
-                                    .Attr<Numbers>("root")                             \
-                                    .Attr<Numbers>("spacing")                          \
-                                    .Attr<Numbers>("profiles")                         \
-                                    .Attr<Integers>("layers")                          \
-                                    .Attr<Integers>("images")                          \
-                                    .Attr<Integers>("walls"))
+#define EXPORT(NAME, BOUND) XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl, BOUND)
+#define SHARED_OUT ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets()
+#define OF_WAVE                      \
+  SHARED_OUT.Attr<Integers>("shape") \
+      .Attr<Numbers>("weights")      \
+      .Attr<Numbers>("root")         \
+      .Attr<Numbers>("spacing")      \
+      .Attr<Numbers>("profiles")     \
+      .Attr<Integers>("layers")      \
+      .Attr<Integers>("images")      \
+      .Attr<Integers>("walls")
+#define OF_POINTS ffi::Ffi::Bind().RemainingArgs().RemainingRets()
+#define OF_WATER                      \
+  SHARED_OUT.Attr<int64_t>("limiter") \
+      .Attr<int64_t>("halo")          \
+      .Attr<double>("gravity")        \
+      .Attr<double>("thin")           \
+      .Attr<double>("dt")             \
+      .Attr<Numbers>("spacing")
 
-EXPORT(leap);
-EXPORT(transpose);
-EXPORT(adjoin);
-EXPORT(retrace);
-
-#define EXPORT_POINTS(NAME)                            \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl, \
-                                ffi::Ffi::Bind().RemainingArgs().RemainingRets())
-
-EXPORT_POINTS(take);
-EXPORT_POINTS(put);
-
-#define EXPORT_WATER(NAME)                                    \
-  XLA_FFI_DEFINE_HANDLER_SYMBOL(diffsim_##NAME, NAME##_impl,  \
-                                ffi::Ffi::Bind()              \
-                                    .Ctx<ffi::ThreadPool>()   \
-                                    .RemainingArgs()          \
-                                    .RemainingRets()          \
-                                    .Attr<int64_t>("limiter") \
-                                    .Attr<int64_t>("halo")    \
-                                    .Attr<double>("gravity")  \
-                                    .Attr<double>("thin")     \
-                                    .Attr<double>("dt")       \
-                                    .Attr<Numbers>("spacing"))
-
-EXPORT_WATER(advance);
-EXPORT_WATER(pull_advance);
+EXPORT(leap, OF_WAVE);
+EXPORT(transpose, OF_WAVE);
+EXPORT(adjoin, OF_WAVE);
+EXPORT(retrace, OF_WAVE);
+EXPORT(take, OF_POINTS);
+EXPORT(put, OF_POINTS);
+EXPORT(advance, OF_WATER);
+EXPORT(pull_advance, OF_WATER);

@@ -10,7 +10,7 @@ constexpr int kLevel = 1, kSpeed = 2;  // the latter the first of the velocities
 constexpr int64_t kTile = 256;  // columns, at most
 constexpr int64_t kMargin = 8;  // lanes beyond a tile, for what depends on its neighbours
 constexpr int64_t kLeastRows = 16;  // that a thread does at once
-constexpr int64_t kLine = kTile + 4 * kMargin;  // lanes, and as many again that are read, never used
+constexpr int64_t kLine = kTile + 4 * kMargin;  // lanes; what is read beside them is of no use
 
 template <typename T>
 struct alignas(64) Line {
@@ -114,7 +114,7 @@ struct Side {
   int64_t shift;
 };
 
-// Of the faces before a row, over their spacing; beyond the grid nothing flows.
+// Of the faces before a row, over their spacing; beyond the grid nothing counts.
 template <typename T>
 T width_of(const Basin<T>& basin, int64_t row) {
   return row < 0 || row > basin.rows ? T(1) : basin.face_width[row];
@@ -264,7 +264,7 @@ struct Reader {
   const Basin<T>& basin;
   const Tile& tile;
 
-  // copies those of the columns from `first` to `last` that the tile reaches
+  // work on those of the columns from `first` to `last` that the tile reaches
   template <typename Work>
   void reached(int64_t first, int64_t last, const Work& work) const {
     const int64_t from = std::max(first, tile.first - kMargin);
@@ -296,7 +296,7 @@ struct Reader {
       const int64_t at = row * columns + from, to_lane = tile.lane(from), lanes = to - from;
       const T *h = basin.depth + at, *z = basin.bed + at;
       const T *qy = basin.discharge[0] + at, *qx = basin.discharge[1] + at;
-      T *depth = cells[0] + to_lane, *level = cells[1] + to_lane;
+      T *depth = cells[0] + to_lane, *level = cells[kLevel] + to_lane;
       T *vy = cells[kSpeed] + to_lane, *vx = cells[kSpeed + 1] + to_lane;
       EACH_LANE {
         const T slowness = basin.slowness(h[k]);
@@ -398,7 +398,8 @@ ALONE void balance(const Basin<T>& basin, const Tile& tile, int64_t row,
     }
   };
   const auto [qy, qx] = basin.discharge;
-  const T *h = cells[0], fall = by * basin.gravity * basin.cell_width[row + 1];
+  const T* const h = cells[0];
+  const T fall = basin.gravity * basin.dt * basin.per_length[0];
   write(basin.depth, basin.now[0], above[kMass], below[kMass], beside[kMass], beside[kMass], T(0), h, h);
   write(qy, basin.now[1], above[kAfter], below[kBefore], beside[kCarried], beside[kCarried], fall, h,
         slopes[kLevel]);
@@ -408,7 +409,7 @@ ALONE void balance(const Basin<T>& basin, const Tile& tile, int64_t row,
 
 template <typename T>
 void advance_tile(const Basin<T>& basin, const Tile& tile, int64_t first, int64_t last,
-                   Room<T>& room) {
+                  Room<T>& room) {
   const Reader<T> reader{basin, tile};
   const int64_t lanes = tile.lanes();
   for (int64_t row = first - 2; row <= first; ++row) reader.cells(row, room.cells[row]);
@@ -495,7 +496,7 @@ ALONE void write_bars(const Basin<T>& basin, const Tile& tile, int64_t row, cons
   if (end == columns) copy(3, columns, columns + halo, row * halo);
   const int64_t at = row * columns + tile.first, lanes = tile.count;
   const T *h = basin.depth + at, *qy = basin.discharge[0] + at, *qx = basin.discharge[1] + at;
-  const T *depth = bars[0] + kMargin, *level = bars[1] + kMargin;
+  const T *depth = bars[0] + kMargin, *level = bars[kLevel] + kMargin;
   const T *vy = bars[kSpeed] + kMargin, *vx = bars[kSpeed + 1] + kMargin;
   const T *h_now = basin.now_bar[0] + at, *qy_now = basin.now_bar[1] + at;
   const T* qx_now = basin.now_bar[2] + at;
@@ -550,7 +551,7 @@ void pull_down(const Basin<T>& basin, Room<T>& room, int64_t row, int64_t lanes)
 
 template <typename T>
 void pull_tile(const Basin<T>& basin, const Tile& tile, int64_t first, int64_t last,
-                        Room<T>& room) {
+               Room<T>& room) {
   const Reader<T> reader{basin, tile};
   const int64_t lanes = tile.lanes();
   for (int64_t row = first - 3; row < first; ++row) reader.cells(row, room.cells[row]);
