@@ -164,7 +164,10 @@ def test_single_precision_is_that_of_a_session_without_float64():
     assert_same(outcome(ours), outcome(lax.scan))
 
 
-@pytest.mark.parametrize("unroll", [True, False, 0, 1, 3, 99])
+no_zero = pytest.mark.skipif(jax.__version_info__ < (0, 8, 1), reason="lax.scan refuses unroll=0")
+
+
+@pytest.mark.parametrize("unroll", [True, False, pytest.param(0, marks=no_zero), 1, 3, 99])
 def test_unroll_changes_nothing_but_the_program(unroll):
     def outcome(scan, unroll=unroll):
         loss = lambda a: scan(lambda c, x: (c * a + x, c), 1.0, jnp.arange(5.0), unroll=unroll)[0]  # noqa: E731

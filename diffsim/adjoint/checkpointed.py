@@ -179,7 +179,8 @@ def play(slots, bars, row, place, advance, reverse):
     """
     start, slot, steps, fill, reversals = row
     base, keep = slot + (steps > 0), jnp.asarray(reversals == 0, int)
-    carry = lax.fori_loop(0, steps, lambda i, c: advance(start + i, c), take(slots, place(slot)))
+    carry = _load(slots, place(slot))
+    carry = lax.fori_loop(0, steps, lambda i, c: advance(start + i, c), carry)
     slots = lax.fori_loop(0, keep, lambda _, slots: put(slots, carry, place(base)), slots)
     start = start + steps
 
@@ -190,8 +191,14 @@ def play(slots, bars, row, place, advance, reverse):
     def reverse_one(i, loop):
         carry, bars = loop
         bars = reverse(start + fill - i, carry, bars)
-        return take(slots, place(base + fill - 1 - i)), bars
+        return _load(slots, place(base + fill - 1 - i)), bars
 
     slots, carry = lax.fori_loop(0, fill, fill_one, (slots, carry))
     _, bars = lax.fori_loop(0, reversals, reverse_one, (carry, bars))
     return slots, bars
+
+
+def _load(slots, place):
+    """A kept state, read once: what steps hand through XLA (jaxlib to 0.10.0) would read a second
+    time after its slots are written over, and copy them all for it."""
+    return lax.optimization_barrier(take(slots, place))
