@@ -12,6 +12,7 @@ import numpy as np
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.growth import largest_of_batch
+from diffsim.adjoint.restarts import Restarts
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
@@ -97,25 +98,28 @@ def simulate(
 def _observed(body, observe, adjoint):
     """What `scan` loops over, for a strategy. The state after a step is looked at: that before,
     which the step writes over, would be copied."""
-    solver, step = body.solver, step_of(body.solver)
-    trace: Any = _tracer(solver, adjoint, step)
+    solver = body.solver
+    retraces, undoes = (isinstance(solver, kind) for kind in (RetracingSolver, ReversibleSolver))
     look = observe.see if isinstance(observe, Sampler) else lambda state: (state, observe(state))
-    plain, tracing = body.moved(lambda *args: (step(*args), None)), body.moved(trace)
-
-    def forth(state, inputs):
-        return plain(state, inputs)[0]
 
     def seen(state, inputs):
-        new, kept = tracing(state, inputs)
+        new, kept = body.keeping(state, inputs)
         return *look(new), kept
 
-    if trace is None:
-        return lambda *args: look(forth(*args))
-    if not isinstance(solver, RetracingSolver):
+    if retraces:
+        images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
+        blind = body.blind if images and body.every == 1 else None
+        back = body.retrace, body.coefficients, body.restarts
+        return Retraceable(body.forth, body.trace, look, *back, blind)
+    if isinstance(adjoint, Reversible) and not undoes:
+        name = type(solver).__name__
+        raise TypeError(
+            f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
+            "Revolve(checkpoints=…)"
+        )
+    if isinstance(adjoint, Reversible | Fit) and undoes:
         return Invertible(seen, body.undo)
-    images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
-    blind = body.blind if images and body.every == 1 else None
-    return Retraceable(forth, tracing, look, body.retrace, body.coefficients, blind)
+    return lambda *args: look(body.forth(*args))
 
 
 class _Body(NamedTuple):
@@ -133,7 +137,16 @@ class _Body(NamedTuple):
         if self.tick is not None:
             jax.lax.cond(n % TICK == 0, partial(call, self.tick), lambda: None)
 
-    def moved(self, move):
+    def forth(self, state, inputs):
+        """The state after a step, or after a stretch of them."""
+        return self._moved(lambda *args: (step_of(self.solver)(*args), None))(state, inputs)[0]
+
+    def keeping(self, state, inputs):
+        """The same, and what `ReversibleSolver.keep` keeps of each state."""
+        step, keep = step_of(self.solver), self.solver.keep
+        return self._moved(lambda *args: (step(*args), keep(args[1])))(state, inputs)
+
+    def _moved(self, move):
         """Forth, by ``move(coefficients, state, forcing_n) -> (new, kept)``."""
 
         def one(state, inputs):
@@ -145,6 +158,31 @@ class _Body(NamedTuple):
             return scan(one, state, inputs, self.every, adjoint=Periodic(self.every))
 
         return one if self.every == 1 else stretch
+
+    @property
+    def _within(self):
+        """Where `RetracingSolver.retrace` starts afresh inside of a stretch, if that is so long."""
+        solver = self.solver
+        return Restarts(solver.steps_back, solver.keep, solver.restore)
+
+    @property
+    def restarts(self):
+        """The same for the loop, in stretches."""
+        return self._within._replace(every=max(1, self.solver.steps_back // self.every))
+
+    def trace(self, state, inputs):
+        """`forth`, and what the way back through a stretch starts afresh from."""
+        if self.every == 1:
+            return self.forth(state, inputs), ()
+
+        def one(walk, inputs):
+            (state, fresh), (i, (n, forcing_n)) = walk, inputs
+            self._beat(n)
+            fresh, state = self._within.note(fresh, state, i)
+            return (step(self.coefficients, state, forcing_n), fresh), None
+
+        step, walk = step_of(self.solver), (state, self._within.room(state, self.every))
+        return jax.lax.scan(one, walk, (jnp.arange(self.every), inputs), self.every)[0]
 
     def undo(self, state, inputs, kept):
         """Back, by `ReversibleSolver.unstep`."""
@@ -166,17 +204,19 @@ class _Body(NamedTuple):
             return jax.tree.unflatten(tree, split.join(sums, split.rest(leaves)))
 
         def one(walk, inputs):
-            (state, sums, bar), ((n, forcing_n), kept) = walk, inputs
+            (state, sums, bar), (i, (n, forcing_n)) = walk, inputs
             self._beat(n)
-            args = self.coefficients, state, forcing_n, kept, bar, whole(sums)
+            args = self.coefficients, state, forcing_n, bar, whole(sums)
             state, total, bar, forcing_bar = self.solver.retrace(*args)
+            state = self._within.restored(state, kept, i)
             return (state, split.of(jax.tree.leaves(total)), bar), (None, forcing_bar)
 
         walk = state, split.of(leaves), bar
         if self.every == 1:
-            (state, sums, bar), x_bar = one(walk, (inputs, kept))
+            (state, sums, bar), x_bar = one(walk, (0, inputs))
         else:
-            walk, x_bar = jax.lax.scan(one, walk, (inputs, kept), self.every, reverse=True)
+            inputs = jnp.arange(self.every), inputs
+            walk, x_bar = jax.lax.scan(one, walk, inputs, self.every, reverse=True)
             state, sums, bar = walk
         return state, whole(sums), bar, x_bar
 
@@ -201,22 +241,6 @@ def _refuse_sampling(solver, adjoint, every):
             f"every={every}: {adjoint!r} runs with an observation at each step only; leave every "
             f"out and take data[::{every}], or use Revolve(checkpoints=…)"
         )
-
-
-def _tracer(solver, adjoint, step):
-    """A step that keeps what the way back needs; None if the adjoint does not go back."""
-    retraces, undoes = (isinstance(solver, kind) for kind in (RetracingSolver, ReversibleSolver))
-    if isinstance(adjoint, Reversible) and not (retraces or undoes):
-        name = type(solver).__name__
-        raise TypeError(
-            f"Reversible() cannot run {name}: a step of {name} cannot be undone; use "
-            "Revolve(checkpoints=…)"
-        )
-    if retraces:
-        return solver.trace
-    if not isinstance(adjoint, Reversible | Fit):
-        return None
-    return (lambda *args: (step(*args), solver.keep(args[1]))) if undoes else None
 
 
 def step_of(solver: Solver) -> Callable:

@@ -224,11 +224,24 @@ class ReversibleSolver(Solver):
 
 
 class RetracingSolver(AdjointSolver):
-    """A solver that undoes a step and transposes it in one sweep over its fields."""
+    """A solver that undoes a step and transposes it in one sweep over its fields.
+
+    Where that loses something, as in a layer that absorbs, it walks back some steps all the same,
+    until `restore` puts right what rounding has spoilt.
+    """
+
+    @property
+    @abstractmethod
+    def steps_back(self) -> int:
+        """How many steps may be walked back from one state that was restored to the next."""
 
     @abstractmethod
-    def trace(self, coefficients: Record, state: Record, forcing_n: Record) -> tuple[Record, Any]:
-        """`step`, and what `retrace` needs to know of it besides the new state, any pytree."""
+    def keep(self, state: Record) -> Any:
+        """The part of a state that a walk back to it spoils, any pytree; ``()`` if none."""
+
+    @abstractmethod
+    def restore(self, state: Record, kept: Any) -> Record:
+        """A state that was walked back to, with what `keep` took from it in place."""
 
     @abstractmethod
     def retrace(
@@ -236,12 +249,10 @@ class RetracingSolver(AdjointSolver):
         coefficients: Record,
         new: Record,
         forcing_n: Record,
-        kept: Any,
         new_bar: Record,
         total: Record,
     ) -> tuple[Record, Record, Record, Record]:
         """The state before the step that led to ``new``, and `pullback` of that step there.
 
         The cotangents of the coefficients come added to ``total``, those of the steps after it.
-        Leaves of the state that no later `retrace` reads may be handed through as they are.
         """

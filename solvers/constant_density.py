@@ -4,7 +4,6 @@ transpose, all with the images of the faces.
 Each is plain JAX here and one compiled sweep on a CPU (`solvers.native`).
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -57,19 +56,19 @@ def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
     return sweeps(kappa, points, new_bar, p_bar, memory_bar)
 
 
-def trace(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
-    """`advance`, and what the layers added to the Laplacian, one after the other."""
-    return _twin(_trace, _trace_compiled, frame, dt)(kappa, p, previous, memory, shot)
-
-
-def retrace(frame: Frame, dt: float, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
-    """The field before ``p``, from that after it and what `trace` kept, and `transpose`.
+def retrace(
+    frame: Frame, dt: float, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total
+):
+    """The field before ``p`` and the memory of then, from both after the step, and `transpose`.
 
     Where the curvature of p is known, both the way back and κ̄ follow from it, which is added to
     ``total``.
+
+    Returns:
+        the field and the memory before the step, and what `transpose` returns.
     """
     sweeps = _twin(_retrace, _retrace_compiled, frame, dt)
-    return sweeps(kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total)
+    return sweeps(kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total)
 
 
 def _twin(plain, compiled, frame, dt):
@@ -87,7 +86,6 @@ def _advance(frame, dt, kappa, p, previous, memory, shot):
 
 
 def _leap(frame, kappa, p, other, gains, shot):
-    """The same way forwards and backwards in time."""
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     # the other field at its full shape lets XLA write the new field over it
     new = stencil.materialise(2 * p - other + kappa * curvature)
@@ -130,74 +128,43 @@ def _felt(new_bar, points):
     return None if points is None else stencil.windows(new_bar, points)
 
 
-def _trace(frame, dt, kappa, p, previous, memory, shot):
-    gains, memory = layers.absorb(frame, dt, p, memory)
-    new = _leap(frame, kappa, p, previous, gains, shot)
-    return new, memory, jnp.concatenate([gain.reshape(-1) for gain in gains]) if gains else ()
-
-
-def _retrace(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
+def _retrace(frame, dt, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total):
     new_bar = frame.unmirror(new_bar)
+    gains, memory = layers.unabsorb(frame, dt, p, memory)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
-    curvature = layers.add(frame, stencil.materialise(curvature), _kept_gains(frame, kept))
+    curvature = layers.add(frame, stencil.materialise(curvature), gains)
     old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
     p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
     felt = _felt(new_bar, shot and shot.points)
-    return old, total + new_bar * curvature, p_bar, -new_bar, memory_bar, felt
-
-
-def _kept_gains(frame, kept):
-    """What `trace` put one after the other, by layers."""
-    parts, start = [], 0
-    for axis, _, face in frame.layers:
-        shape = list(frame.inner)
-        shape[axis] = face.width + 1
-        parts.append(kept[start : start + math.prod(shape)].reshape(shape))
-        start += math.prod(shape)
-    return parts
+    return old, memory, total + new_bar * curvature, p_bar, -new_bar, memory_bar, felt
 
 
 # --- as calls of compiled sweeps
 
 
 def _advance_compiled(frame, dt, kappa, p, previous, memory, shot):
-    return _leap_compiled(frame, dt, kappa, p, previous, memory, shot, ())[:2]
-
-
-def _trace_compiled(frame, dt, kappa, p, previous, memory, shot):
-    if not memory:
-        return *_advance_compiled(frame, dt, kappa, p, previous, memory, shot), ()
-    size = sum(zeta.size for _, zeta in memory)
-    kept = jax.ShapeDtypeStruct((size,), kappa.dtype)
-    new, memory, kept = _leap_compiled(frame, dt, kappa, p, previous, memory, shot, (kept,))
-    return new, memory, *kept
-
-
-def _leap_compiled(frame, dt, kappa, p, previous, memory, shot, more):
     memory, tree = jax.tree.flatten(memory)
     args = [kappa, p, previous, *_windows(frame, kappa, shot), *memory]
     aliases = {2: 0} | {6 + i: 1 + i for i in range(len(memory))}
-    results = native.call("leap", [previous, *memory, *more], aliases, args, **_told(frame, dt))
-    new, memory, more = results[0], results[1 : 1 + len(memory)], results[1 + len(memory) :]
-    return new, jax.tree.unflatten(tree, memory), more
+    new, *memory = native.call("leap", [previous, *memory], aliases, args, **_told(frame, dt))
+    return new, jax.tree.unflatten(tree, memory)
 
 
-def _retrace_compiled(frame, dt, kappa, p, new, kept, shot, new_bar, p_bar, memory_bar, total):
-    bars, tree = jax.tree.flatten(memory_bar)
-    start, weights, values = _windows(frame, kappa, shot)
-    kept = kept if frame.layers else np.zeros(0, kappa.dtype)
-    args = [kappa, p, new, new_bar, p_bar, total, start, weights, values, kept, *bars]
-    room = kappa
+def _retrace_compiled(frame, dt, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total):
+    memories, tree = jax.tree.flatten((memory, memory_bar))
+    args = [kappa, p, new, new_bar, p_bar, total, *_windows(frame, kappa, shot), *memories]
+    weights, room = args[7], kappa
     results = native.call(
         "retrace",
-        [new, new_bar, p_bar, total, room, weights, *bars],
-        {2: 0, 3: 1, 4: 2, 5: 3} | {10 + i: 6 + i for i in range(len(bars))},
+        [new, new_bar, p_bar, total, room, weights, *memories],
+        {2: 0, 3: 1, 4: 2, 5: 3} | {9 + i: 6 + i for i in range(len(memories))},
         args,
         **_told(frame, dt),
     )
-    old, previous_bar, p_bar, kappa_bar, _, felt, *bars = results
+    old, previous_bar, p_bar, kappa_bar, _, felt, *memories = results
+    memory, memory_bar = jax.tree.unflatten(tree, memories)
     felt = None if shot is None else felt
-    return old, kappa_bar, p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt
+    return old, memory, kappa_bar, p_bar, previous_bar, memory_bar, felt
 
 
 def _transpose_compiled(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):

@@ -26,17 +26,47 @@ def fluxes(frame: Frame, buoyancy, p, psis):
 
 def absorb(frame: Frame, dt: float, buoyancy, p, memory):
     """The fluxes and each layer's memory after a step."""
-    order, psis, zetas = frame.order, [], []
-    rows = list(zip(frame.layers, layers.strips(frame, dt, p.dtype), memory, strict=True))
-    for (axis, low, face), (a, b, *_), (psi, _) in rows:
-        slope = stencil.difference(_end(frame, p, axis, low, face.width + order + 1), order, axis)
-        psis.append(b * psi + a * slope)
+    rows = list(zip(layers.strips(frame, dt, p.dtype), memory, _slopes(frame, p), strict=True))
+    psis = [d.b_half * psi + d.a_half * slope for d, (psi, _), slope in rows]
     psis = stencil.materialise(psis)
     found = fluxes(frame, buoyancy, p, psis)
-    for (axis, low, face), (*_, a, b), (_, zeta) in rows:
-        flux = _end(frame, found[axis], axis, low, face.width + order, frame.halo)
-        zetas.append(b * zeta + a * stencil.difference(flux, order, axis))
+    pairs = zip(rows, _changes(frame, found), strict=True)
+    zetas = [d.b * zeta + d.a * change for (d, (_, zeta), _), change in pairs]
     return found, tuple(zip(psis, stencil.materialise(zetas), strict=True))
+
+
+def unabsorb(frame: Frame, dt: float, buoyancy, p, memory):
+    """The fluxes, from each layer's memory after a step, and what was before; `layers.unabsorb`."""
+    found = fluxes(frame, buoyancy, p, [psi for psi, _ in memory])
+    rows = zip(
+        layers.strips(frame, dt, p.dtype), memory, _slopes(frame, p), _changes(frame, found),
+        strict=True,
+    )  # fmt: skip
+    before = [
+        ((psi - d.a_half * slope) / d.b_half, (zeta - d.a * change) / d.b)
+        for d, (psi, zeta), slope, change in rows
+    ]
+    return found, stencil.materialise(tuple(before))
+
+
+def _slopes(frame, p):
+    """∂p at each layer's half points."""
+    order = frame.order
+    return [
+        stencil.difference(_end(frame, p, axis, low, face.width + order + 1), order, axis)
+        for axis, low, face in frame.layers
+    ]
+
+
+def _changes(frame, fluxes):
+    """The fluxes' differences at each layer's nodes."""
+    order, halo = frame.order, frame.halo
+    return [
+        stencil.difference(
+            _end(frame, fluxes[axis], axis, low, face.width + order, halo), order, axis
+        )
+        for axis, low, face in frame.layers
+    ]
 
 
 def divergence(frame: Frame, fluxes):

@@ -169,39 +169,43 @@ class Wave(RetracingSolver, ImagingSolver):
         new = stencil.materialise(2 * p - previous + kappa * bend)
         return layers.add(self.frame, new, [zeta for _, zeta in memory], scale=kappa)
 
-    def trace(self, coefficients, state, forcing_n):
-        """Where the density is constant the layers' gains alone are kept: half of their memory."""
-        if coefficients.buoyancy is not None:
-            return self.step(coefficients, state, forcing_n), state.memory
-        p, previous, memory = state
-        shot = self._shot(coefficients, forcing_n)
-        new, memory, kept = constant_density.trace(
-            self.frame, self.dt, coefficients.kappa, p, previous, memory, shot
-        )
-        return WaveState(new, p, memory), kept
+    @property
+    def steps_back(self):
+        return layers.steps_back(self.frame, self.dt)
 
-    def retrace(self, coefficients, new, forcing_n, kept, new_bar, total):
+    def keep(self, state):
+        """What lies on the layers: their memory and both levels of the pressure."""
+        p, previous, memory = state
+        return layers.keep(self.frame, p, previous), memory
+
+    def restore(self, state, kept):
+        strips, memory = kept
+        p, previous = layers.restore(self.frame, strips, *state[:2])
+        return WaveState(p, previous, memory)
+
+    def retrace(self, coefficients, new, forcing_n, new_bar, total):
         if coefficients.buoyancy is not None:
-            state = self._unstep(coefficients, new, forcing_n, kept)
+            state = self._unstep(coefficients, new, forcing_n)
             more, *bars = self.pullback(coefficients, state, forcing_n, new_bar)
             return state, added(total, more), *bars
         after, p, memory = new
         p_bar, previous_bar, memory_bar = new_bar
         kappa, shot = coefficients.kappa, self._shot(coefficients, forcing_n)
-        old, *bars = constant_density.retrace(
-            self.frame, self.dt, kappa, p, after, kept, shot,
+        old, memory, *bars = constant_density.retrace(
+            self.frame, self.dt, kappa, p, after, memory, shot,
             p_bar, previous_bar, memory_bar, total.kappa,
         )  # fmt: skip
         more, *bars = self._bars(coefficients, forcing_n, *bars)
         sources_bar = added(total.sources, more.sources)
         return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars
 
-    def _unstep(self, coefficients, new, forcing_n, kept):
+    def _unstep(self, coefficients, new, forcing_n):
         """The leapfrog backwards; the layers' gains follow from their memory after the step."""
         after, p, memory = new
-        fluxes = divergence.fluxes(self.frame, coefficients.buoyancy, p, [psi for psi, _ in memory])
-        old = self._leap_over(coefficients.kappa, p, after, fluxes, memory)
-        return WaveState(p, self._fed(coefficients, old, forcing_n), kept)
+        kappa, _, buoyancy = coefficients
+        fluxes, before = divergence.unabsorb(self.frame, self.dt, buoyancy, p, memory)
+        old = self._leap_over(kappa, p, after, fluxes, memory)
+        return WaveState(p, self._fed(coefficients, old, forcing_n), before)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
         if coefficients.buoyancy is not None:

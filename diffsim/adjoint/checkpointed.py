@@ -21,17 +21,8 @@ from jax import lax
 from diffsim.adjoint import driven
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.plan import Plan, binomial, periodic
-from diffsim.adjoint.steps import (
-    SmoothStep,
-    advance,
-    differentiable_loop,
-    keep_trail,
-    put,
-    put_block,
-    run,
-    take,
-    take_block,
-)
+from diffsim.adjoint.slices import put, put_block, take, take_block
+from diffsim.adjoint.steps import SmoothStep, advance, differentiable_loop, keep_trail, run
 from diffsim.adjoint.store.states import Device, Store
 from diffsim.solver import frozen
 

@@ -18,14 +18,8 @@ from jax import lax
 
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.levels import Levels, multilevel
-from diffsim.adjoint.steps import (
-    SmoothStep,
-    advance,
-    differentiable_loop,
-    put,
-    run,
-    take_block,
-)
+from diffsim.adjoint.slices import put, take_block
+from diffsim.adjoint.steps import SmoothStep, advance, differentiable_loop, run
 from diffsim.solver import frozen
 
 

@@ -19,7 +19,8 @@ from jax import lax
 from diffsim.adjoint.checkpointed import play
 from diffsim.adjoint.scan import lifted
 from diffsim.adjoint.schedule.online import binomials
-from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop, put, take
+from diffsim.adjoint.slices import put, take
+from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop
 from diffsim.host import call, named
 from diffsim.solver import frozen
 

@@ -16,14 +16,8 @@ import numpy as np
 from jax import lax
 
 from diffsim.adjoint.schedule.plan import Plan
-from diffsim.adjoint.steps import (
-    Leaves,
-    SmoothStep,
-    advance,
-    put,
-    put_block,
-    take_block,
-)
+from diffsim.adjoint.slices import put, put_block, take_block
+from diffsim.adjoint.steps import Leaves, SmoothStep, advance
 
 KNOWN = 32  # programs that a process remembers
 _known: dict[str, Callable] = {}

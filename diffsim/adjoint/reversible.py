@@ -1,9 +1,11 @@
 """Walk the run back instead of remembering it.
 
 A leapfrog step can be undone: with both time levels at hand the scheme gives the earlier one. Only
-what a step destroys (the memory of an absorbing layer, or what that adds to the field) is kept for
-each step. Rounding grows slowly on the way back; a few full states start the walk afresh, and show
-how far it had drifted (Gauthier, Virieux & Tarantola 1986, Geophysics 51; Clapp 2008, SEP-138).
+what a step destroys is kept for each. An absorbing layer can be undone for some steps, too, until
+what lies on it is put right from what was kept there (`Restarts`): that also absorbs what rounding
+the walk back sends into it. Elsewhere rounding grows slowly; a few full states start the walk
+afresh, and show how far it had drifted (Gauthier, Virieux & Tarantola 1986, Geophysics 51; Clapp
+2008, SEP-138).
 """
 
 import warnings
@@ -18,14 +20,8 @@ from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import (
-    SmoothStep,
-    differentiable_loop,
-    in_turn,
-    put,
-    run,
-    take,
-)
+from diffsim.adjoint.slices import in_turn, put, take
+from diffsim.adjoint.steps import SmoothStep, differentiable_loop, run
 from diffsim.adjoint.stretches import piling, stretches
 from diffsim.host import call, named
 from diffsim.solver import frozen
@@ -39,12 +35,14 @@ class Drifted(UserWarning):
 class Reversible(Adjoint):
     """Undo the steps one by one, in stretches that start from full states.
 
-    Memory: ``stretches`` states and ``length`` times what a step destroys. Two step evaluations a
-    step, one of them backwards, which a `RetracingSolver` does in one sweep with the transpose. The
-    drift of a stretch is the largest difference between the state that the walk arrives at and the
-    one that was kept there, over the largest value of that array in the run; more than ``drift``
-    raises the warning `Drifted` with the measured figure. For a leapfrog it grows with the square
-    of the steps in a stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
+    Memory: ``stretches`` states, ``length`` times what a step destroys, and what lies on absorbing
+    layers (of a `Wave` 4 values a node of theirs) every `RetracingSolver.steps_back` steps: 14, 21
+    and 52 for layers of 10, 20 and 50 cells. Two step evaluations a step, one of them backwards,
+    which a `RetracingSolver` does in one sweep with the transpose. The drift of a stretch is the
+    largest difference between the state that the walk arrives at and the one that was kept there,
+    over the largest value of that array in the run; more than ``drift`` raises the warning
+    `Drifted` with the measured figure. For a leapfrog it grows with the square of the steps in a
+    stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
 
     Args:
         stretches: parts of the run; best if they divide its length (else one more is compiled)
@@ -82,6 +80,7 @@ class _Kept(NamedTuple):
 
     starts: list  # [stretch, ...], the states before the stretches, by parts
     destroyed: list  # [step, ...]
+    fresh: list  # [restart, ...]
     end: list  # the state after the last step
 
 
@@ -100,19 +99,20 @@ def _forward(adjoint, length, step, consts, carry, xs):
     def stretch(size, loop, first):
         return lax.scan(one, loop, first + jnp.arange(size), unroll=step.unroll)[0], loop[0]
 
-    one, loop = piling(keeping, carry, xs, length)
+    one, loop = piling(keeping, carry, xs, length, step.restarts(consts))
     starts = []
     for size, firsts in stretches(length, adjoint.size(length)):
         loop, start = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
         starts.append(start)
-    carry, (ys, destroyed) = loop
-    return (carry, ys), _Kept(starts, destroyed, carry)
+    carry, (ys, destroyed), fresh = loop
+    return (carry, ys), _Kept(starts, destroyed, fresh, carry)
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Undo and transpose step by step."""
 
     back = SmoothStep.back if smooth.step.retrace else _undone
+    restarts, walked = smooth.step.restarts(consts), smooth.carry.of
     count = sum(smooth.xs.smooth)
 
     def one(walk, i):
@@ -121,6 +121,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         bars = consts_bar, carry_bar, y_bar
         before, *bars, x_bar = back(smooth, consts, after, x, destroyed, *bars)
         (bars, xs_bar), before = in_turn((bars, put(xs_bar, x_bar, i)), before)
+        before = restarts.restored(before, kept.fresh, i)
         return (before, *bars, xs_bar), None
 
     def stretch(size, walk, inputs):
@@ -130,11 +131,12 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         (arrived, *bars), _ = lax.scan(
             one, tuple(walk), places, reverse=True, unroll=smooth.step.unroll
         )
-        gap = [_largest(a - b) for a, b in zip(walked(arrived), walked(start), strict=True)]
+        # what lies on layers is put right where it matters, and is no drift
+        mended = restarts.restore(arrived, restarts.keep(start))
+        gap = [_largest(a - b) for a, b in zip(walked(mended), walked(start), strict=True)]
         noted = [growth.note(n, bars[1], first, length) for n in noted]
         return (start, *bars, noted), gap
 
-    walked = partial(_walked, smooth)
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     walk = kept.end, consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
     gaps = []
@@ -155,13 +157,6 @@ def _undone(smooth, consts, after, x, destroyed, consts_bar, carry_bar, y_bar):
     return before, [a + b for a, b in zip(consts_bar, more, strict=True)], carry_bar, x_bar
 
 
-def _walked(smooth, carry):
-    """The differentiable leaves of a carry that are undone, not handed through."""
-    through = smooth.step.through
-    yes = [s and i not in through for i, s in enumerate(smooth.carry.smooth)]
-    return [leaf for leaf, walked in zip(carry, yes, strict=True) if walked]
-
-
 def _largest(leaf):
     return jnp.max(jnp.abs(leaf), initial=0)
 
@@ -171,7 +166,7 @@ def _report(adjoint, smooth, kept, gaps):
     if adjoint.drift == inf:
         return
     states = *kept.starts, kept.end
-    sizes = [[_largest(leaf) for leaf in _walked(smooth, state)] for state in states]
+    sizes = [[_largest(leaf) for leaf in smooth.carry.of(state)] for state in states]
     largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
     for gap, size in zip(worst, largest, strict=True):

@@ -19,15 +19,8 @@ from jax import lax
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import (
-    SmoothStep,
-    Split,
-    Step,
-    differentiable_loop,
-    put,
-    run,
-    take,
-)
+from diffsim.adjoint.slices import put, take
+from diffsim.adjoint.steps import SmoothStep, Split, Step, differentiable_loop, run
 from diffsim.adjoint.stretches import piling, stretches
 from diffsim.linear import inexact, varying
 from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
@@ -176,7 +169,7 @@ def _forward(adjoint, length, step, consts, carry, xs):
     for size, firsts in stretches(length, adjoint.size(length)):
         loop, state = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
         states.append(state)
-    carry, (ys, sights) = loop
+    carry, (ys, sights), _ = loop
     return (carry, ys), (states, sights)
 
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives
 
+from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
 from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.linear import inexact, zero_tangent
 from diffsim.solver import frozen
@@ -163,9 +165,10 @@ class Retraceable:
     `back` needs besides the new carry; ``look(carry) -> (carry, y)`` sees the new carry and hands
     it on; ``back(carry, x, kept, carry_bar, total)`` gives the carry before, and the cotangents of
     ``consts``, added to ``total``, of that carry and of ``x``: None for what has none. ``consts``
-    are the arrays that the step closes over. To every other strategy it is the function ``(carry,
-    x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if there is one: the same
-    cotangents with no carry, those of ``consts`` None where they ask for it.
+    are the arrays that the step closes over. The walk back starts afresh from ``restarts``. To
+    every other strategy it is the function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes
+    ``blind(x, carry_bar)``, if there is one: the same cotangents with no carry, those of ``consts``
+    None where they ask for it.
     """
 
     step: Callable[[Any, Any], Any]
@@ -173,6 +176,7 @@ class Retraceable:
     look: Callable[[Any], tuple[Any, Any]]
     back: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
     consts: Any
+    restarts: Restarts = NO_RESTARTS
     blind: Callable[[Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):
@@ -193,7 +197,7 @@ def _closed(f, carry, carry_tree, xs, xs_tree) -> tuple[Step, Leaves]:
     if isinstance(f, Invertible):
         step = _invertible(f, unflat, carry, slices, consts)
     elif isinstance(f, Retraceable):
-        step = _retraceable(f, unflat, carry, slices, consts)
+        step = _retraceable(f, unflat, carry, carry_tree, slices, consts)
     else:
         step = Step(lifted(flat, (carry, slices), consts))
     return step, [_strong(c) for c in consts]
@@ -215,7 +219,7 @@ def _invertible(f: Invertible, unflat, carry, slices, consts) -> Step:
     return Step(lambda *args: keeping(*args)[:2], keeping, undo)
 
 
-def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
+def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> Step:
     smooth = Split.by_type(carry)
     known, known_tree = jax.tree.flatten(f.consts)
     of_known = Split.by_type(known)
@@ -257,11 +261,27 @@ def _retraceable(f: Retraceable, unflat, carry, slices, consts) -> Step:
         before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar, sums)
         return before, _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
 
-    traced = jax.make_jaxpr(back)(*types).jaxpr
-    pairs = enumerate(zip(traced.invars, traced.outvars[: len(carry)], strict=False))
-    through = tuple(i for i, (given, found) in pairs if given is found)
-    step = Step(calling, keeping, retrace=retraced, look=looking, through=through)
+    afresh = _afresh(f.restarts, carry, carry_tree, consts)
+    step = Step(calling, keeping, retrace=retraced, look=looking, afresh=afresh)
     return replace(step, blind=_blind(f, unflat, carry, slices, consts)) if f.blind else step
+
+
+def _afresh(restarts: Restarts, carry, carry_tree, consts):
+    """Restarts on flat lists, by the constants of the step."""
+
+    def keep(carry):
+        return jax.tree.leaves(restarts.keep(jax.tree.unflatten(carry_tree, carry)))
+
+    def restore(carry, kept):
+        carry, kept = jax.tree.unflatten(carry_tree, carry), jax.tree.unflatten(tree, kept)
+        return jax.tree.leaves(restarts.restore(carry, kept))
+
+    whole = lambda carry: restarts.keep(jax.tree.unflatten(carry_tree, carry))  # noqa: E731
+    kept, tree = jax.tree.flatten(jax.eval_shape(whole, carry))
+    keeping, restoring = lifted(keep, (carry,), consts), lifted(restore, (carry, kept), consts)
+    return lambda known: Restarts(
+        restarts.every, partial(keeping, known), partial(restoring, known)
+    )
 
 
 def _blind(f: Retraceable, unflat, carry, slices, consts):

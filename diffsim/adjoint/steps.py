@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffsim.adjoint import growth
+from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
+from diffsim.adjoint.slices import in_turn, put_block, take
 from diffsim.linear import derivable, forward_only, inexact, kept_whole, refuse
 
 Leaves = list[Any]
@@ -27,16 +29,16 @@ class Step:
     """One step of a loop, and how to undo it if that is known."""
 
     call: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]  # consts, carry, x -> carry, y
-    # the same, and what `undo` needs besides the new carry
+    # the same, and what `undo` or `retrace` needs besides the new carry
     keeping: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves, Leaves]] | None = None
-    undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, destroyed
-    # both undone and transposed, as (consts, carry, x, destroyed, carry_bar, total) -> carry before
-    # it, bars, those of consts added to the total; what is handed on as ``look(consts, carry, x)``
-    # sees it
+    undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, kept
+    # both undone and transposed, as (consts, carry, x, kept, carry_bar, total) -> carry before it,
+    # bars, those of consts added to the total; what is handed on as ``look(consts, carry, x)`` sees
+    # it
     retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
     look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
-    # the leaves of the carry that are not undone but handed through
-    through: tuple[int, ...] = ()
+    # what a walk back starts afresh from, given the consts; nothing if None
+    afresh: Callable[[Leaves], Restarts] | None = None
     # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
     # number, None for the images, which ask for the carry
     blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
@@ -45,6 +47,10 @@ class Step:
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)
+
+    def restarts(self, consts) -> Restarts:
+        """Of a walk back."""
+        return self.afresh(consts) if self.afresh else NO_RESTARTS
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,7 @@ class SmoothStep:
     def reverse(self, consts, xs, ys_bar, bars, trail, start, size):
         """The transposes of ``size`` steps from ``start`` on, along what `keep_trail` kept."""
         consts_bar, carry_bar, xs_bar = bars
-        walks = isinstance(trail, Walk)
+        walks, restarts = isinstance(trail, Walk), self.step.restarts(consts)
 
         def pull(walk, i):
             after, consts_bar, carry_bar = walk
@@ -148,6 +154,7 @@ class SmoothStep:
                 bars = consts_bar, carry_bar, y_bar
                 before, *bars, x_bar = self.back(consts, after, x, take(trail.kept, i), *bars)
                 (consts_bar, carry_bar), after = in_turn(bars, before)
+                after = restarts.restored(after, trail.fresh, i)
             else:
                 more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
                 consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
@@ -163,10 +170,12 @@ class SmoothStep:
 
 
 class Walk(NamedTuple):
-    """What the way back over some steps needs: the carry after them, what was kept of each."""
+    """What the way back over some steps needs: the carry after them, what was kept of each, and
+    what the walk starts afresh from."""
 
     end: Leaves
     kept: Leaves  # [step, ...]
+    fresh: Leaves  # [restart, ...]
 
 
 def differentiable_loop(
@@ -302,28 +311,6 @@ def _cut(leaves: Any, sizes: tuple[int, int]) -> tuple[Any, Any, Any]:
     return leaves[:first], leaves[first:second], leaves[second:]
 
 
-def take(leaves, index):
-    """Slice ``index`` of each."""
-    return [lax.dynamic_index_in_dim(leaf, index, keepdims=False) for leaf in leaves]
-
-
-def put(leaves, values, index):
-    """The leaves with slice ``index`` replaced."""
-    pairs = zip(leaves, values, strict=True)
-    return [lax.dynamic_update_index_in_dim(leaf, value, index, 0) for leaf, value in pairs]
-
-
-def take_block(leaves, start, size):
-    """Slices ``start … start + size`` of each."""
-    return [lax.dynamic_slice_in_dim(leaf, start, size) for leaf in leaves]
-
-
-def put_block(leaves, values, start):
-    """The leaves with slices from ``start`` on replaced."""
-    pairs = zip(leaves, values, strict=True)
-    return [lax.dynamic_update_slice_in_dim(leaf, value, start, 0) for leaf, value in pairs]
-
-
 def advance(step, consts, carry, xs, size, keep_states=False):
     """``size`` steps: the last carry, and ``(states before each step if wished, ys)``."""
 
@@ -340,37 +327,17 @@ def keep_trail(step, consts, carry, xs, size):
         carry, (states, ys) = advance(step, consts, carry, xs, size, keep_states=True)
         return carry, (states, ys)
 
-    def body(carry, x):
+    def body(loop, inputs):
+        (carry, fresh), (i, x) = loop, inputs
+        fresh, carry = restarts.note(fresh, carry, i)
         new, y, kept = step.keeping(consts, carry, x)
         seen, new = in_turn((kept, y), new)
-        return new, seen
+        return (new, fresh), seen
 
-    carry, (kept, ys) = lax.scan(body, carry, xs, size, unroll=step.unroll)
-    return carry, (Walk(carry, kept), ys)
-
-
-@jax.custom_jvp
-def in_turn(seen, carry):
-    """Both: what is made of a carry first, and then the carry that the loop goes on with.
-
-    The next step writes over this one's fields, and XLA copies what might be read after that. On a
-    CPU a loop of no trips, which it can't see through, puts the two in turn.
-    """
-
-    def loop(values):
-        none = lax.optimization_barrier(jnp.int32(0))
-        return lax.fori_loop(0, none, lambda _, v: jax.tree.map(_other, v), values)
-
-    return lax.platform_dependent((seen, carry), cpu=loop, default=lambda values: values)
-
-
-@in_turn.defjvp
-def _in_turn_jvp(primals, tangents):
-    return in_turn(*primals), tangents
-
-
-def _other(leaf):
-    return ~leaf if leaf.dtype == bool else -leaf
+    restarts = step.restarts(consts)
+    loop, inputs = (carry, restarts.room(carry, size)), (jnp.arange(size), xs)
+    (carry, fresh), (kept, ys) = lax.scan(body, loop, inputs, size, unroll=step.unroll)
+    return carry, (Walk(carry, kept, fresh), ys)
 
 
 def run(length, step, consts, carry, xs):

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from diffsim.adjoint.steps import in_turn, put, take
+from diffsim.adjoint.restarts import NO_RESTARTS
+from diffsim.adjoint.slices import in_turn, put, take
 
 
 def stretches(length, size):
@@ -14,19 +15,22 @@ def stretches(length, size):
     return [(odd, [0]), whole] if odd else [whole]
 
 
-def piling(move, carry, xs, length):
+def piling(move, carry, xs, length, restarts=NO_RESTARTS):
     """``move(carry, x) -> (carry, lists of arrays)`` as the body of a loop over numbers of steps,
-    and what that loop starts with.
+    and what that loop starts with: the carry, the arrays, and what a walk back starts afresh from.
 
     What a step finds goes straight to its place in one array for the run: loops in loops that pile
     it up would move it twice.
     """
 
     def one(loop, i):
-        carry, piles = loop
+        carry, piles, fresh = loop
+        fresh, carry = restarts.note(fresh, carry, i)
         new, found = move(carry, take(xs, i))
         found, new = in_turn(found, new)
-        return (new, [put(*pile, i) for pile in zip(piles, found, strict=True)]), None
+        piles = [put(*pile, i) for pile in zip(piles, found, strict=True)]
+        return (new, piles, fresh), None
 
     _, types = jax.eval_shape(lambda: lax.scan(move, carry, xs, length))
-    return one, (carry, jax.tree.map(jnp.zeros_like, types))
+    room = restarts.room(carry, length)
+    return one, (carry, jax.tree.map(jnp.zeros_like, types), room)

@@ -114,7 +114,14 @@ class Problem : public Wave<T> {
       behind[k] = -static_cast<T>(told.root[half - k]);
     }
     numbers_.assign(told.profiles.begin(), told.profiles.end());
+    const size_t count = numbers_.size();
+    for (size_t i = 0; i < count; ++i) numbers_.push_back(1 / numbers_[i]);
     const T* row = numbers_.data();
+    const auto damping = [&](int64_t places) {
+      const T *a = row, *b = a + places;
+      row = b + places;
+      return Damping<T>{a, b, b + count};
+    };
     for (size_t i = 0; i < told.layers.size(); i += 3) {
       Layer<T> layer{};
       layer.axis = static_cast<int>(told.layers[i]);
@@ -122,11 +129,8 @@ class Problem : public Wave<T> {
       layer.width = told.layers[i + 2];
       const int64_t end = n[layer.axis] + half;
       layer.first = layer.low ? half : end - layer.width - 1;
-      layer.a_half = row;
-      layer.b_half = layer.a_half + layer.width + 2;
-      layer.a = layer.b_half + layer.width + 2;
-      layer.b = layer.a + layer.width + 1;
-      row = layer.b + layer.width + 1;
+      layer.half = damping(layer.width + 2);
+      layer.node = damping(layer.width + 1);
       layers.push_back(layer);
     }
     for (size_t i = 0; i < told.images.size(); i += 4) {
@@ -173,20 +177,15 @@ T* started_as(ffi::RemainingArgs& args, size_t from, ffi::RemainingRets& results
   return static_cast<T*>(started(args, from, results, to));
 }
 
-// κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …, and if there is one result
-// more the layers' gains
+// κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …
 template <int NDIM, int HALF>
 ffi::Error leap_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                    ffi::RemainingRets results) {
   T* other = started_as(args, 2, results, 0);
-  const size_t last = 1 + 2 * problem.layers.size();
-  T* kept = results.size() > last ? result(results, last) : nullptr;
   size_t from = 6, to = 1;
   for (auto& layer : problem.layers) {
     layer.psi = started_as(args, from++, results, to++);
     layer.zeta = started_as(args, from++, results, to++);
-    layer.kept = kept;
-    if (kept) kept += problem.size_across(layer);
   }
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   const auto sources = windows(args, 3, 4);
@@ -238,8 +237,8 @@ ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args
   return ffi::Error::Success();
 }
 
-// κ, p, p', p̄', p̄°', κ̄, sources' starts, weights and values, kept gains, ψ̄, ζ̄, … -> p°, p̄°, p̄,
-// κ̄ with that of this step, room, what the sources felt, ψ̄, ζ̄, …
+// κ, p, p', p̄', p̄°', κ̄, sources' starts, weights and values, ψ', ζ', …, ψ̄, ζ̄, … -> p°, p̄°, p̄, κ̄ with
+// that of this step, room, what the sources felt, ψ, ζ, …, ψ̄, ζ̄, …
 template <int NDIM, int HALF>
 ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                       ffi::RemainingRets results) {
@@ -247,11 +246,12 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
   T* after = started_as(args, 3, results, 1);
   T* bar = started_as(args, 4, results, 2);
   T* picture = started_as(args, 5, results, 3);
-  T* kept = argument(args, 9);
-  size_t from = 10, to = 6;
+  size_t from = 9, to = 6;
   for (auto& layer : problem.layers) {
-    layer.kept = kept;
-    kept += problem.size_across(layer);
+    layer.psi = started_as(args, from++, results, to++);
+    layer.zeta = started_as(args, from++, results, to++);
+  }
+  for (auto& layer : problem.layers) {
     layer.psi_bar = started_as(args, from++, results, to++);
     layer.zeta_bar = started_as(args, from++, results, to++);
   }

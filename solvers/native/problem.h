@@ -8,16 +8,21 @@
 constexpr int kAxes = 3;
 constexpr int kHalf = 4;  // of the widest stencil, order 8
 
+// A recursion `memory = b memory + a value` along a layer, and 1/b.
+template <typename T>
+struct Damping {
+  const T *a, *b, *per_b;
+};
+
 template <typename T>
 struct Layer {
   int axis;
   bool low;
   int64_t width;
   int64_t first;  // along the axis, in the field, of its first node
-  const T *a_half, *b_half, *a, *b;  // the recursion, at half points and at nodes
+  Damping<T> half, node;  // at half points and at nodes
   T *psi = nullptr, *zeta = nullptr;  // memory
   T *psi_bar = nullptr, *zeta_bar = nullptr;
-  T* kept = nullptr;  // what it added to the Laplacian, shaped like ζ
 };
 
 // What lies beyond a face: `count` nodes from `beyond` on show those from `within` on, in a mirror
@@ -63,15 +68,6 @@ struct Wave : Field {  // with the halo
 
   int last() const { return ndim - 1; }
   int64_t full(int axis) const { return n[axis] + 2 * half; }
-  int64_t size_without_halo() const {
-    int64_t size = 1;
-    for (int axis = 0; axis < ndim; ++axis) size *= n[axis];
-    return size;
-  }
-  // of ζ, which has one entry more across the layer than that has nodes
-  int64_t size_across(const Layer<T>& layer) const {
-    return size_without_halo() / n[layer.axis] * (layer.width + 1);
-  }
 };
 
 enum class Limiter : int64_t { kNone, kMinmod, kVanLeer, kMonotonizedCentral };

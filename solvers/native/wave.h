@@ -276,6 +276,14 @@ struct Profile {
   }
 };
 
+// A layer's recursion where `Lines::over` works.
+template <typename T, bool LAST>
+struct Recursion {
+  Profile<T, LAST> a, b, per_b;
+  Recursion(const Damping<T>& damping, int64_t i)
+      : a(damping.a, i), b(damping.b, i), per_b(damping.per_b, i) {}
+};
+
 // Values in a row, or aside, times the weights of layers.py's G or of its transpose, from a place on.
 template <int HALF, typename T, typename At>
 inline auto weighted(const std::array<T, kHalf + 1>& weights, const At& at, const T* from, int64_t l,
@@ -365,12 +373,28 @@ std::array<Target<T>, N> moved(const std::array<Target<T>, N>& targets, int64_t 
   return there;
 }
 
-// A step of a layer's recursion; its gain to the Laplacian goes to fields, and to `kept` if that is
-// there. `p` and the targets point at the layer's first node, `psi` and `zeta` at the memory before the
-// step, which is replaced if KEEP. As h² ∂²u is -GᵀGu, and Gu is there, ζ sees the sum of Gu and ψ'.
-template <int HALF, bool KEEP, typename T, bool LAST, size_t N>
+// What is left in a layer's memory: that after a step, what was there, or, if that is of after the
+// step, what was before it.
+enum class Leave { kAfter, kSame, kBefore };
+
+// One value of a layer's recursion `now = b before + a value`, and what is left of it in memory.
+template <Leave LEAVE, typename T, bool LAST, typename At, typename V>
+inline std::pair<V, V> remember(const Recursion<T, LAST>& recursion, const At& at, int64_t l,
+                                const V& memory, const V& value) {
+  const auto [a, b, per_b] = recursion;
+  if constexpr (LEAVE == Leave::kBefore) {
+    return {memory, per_b(at, l) * (memory - a(at, l) * value)};
+  }
+  const V now = b(at, l) * memory + a(at, l) * value;
+  return {now, now};
+}
+
+// A step of a layer's recursion; its gain to the Laplacian goes to fields. `p` and the targets point at
+// the layer's first node, `psi` and `zeta` at the memory. As h² ∂²u is -GᵀGu, and Gu is there, ζ sees
+// the sum of Gu and ψ'.
+template <int HALF, Leave LEAVE, typename T, bool LAST, size_t N>
 ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines, const T* p,
-                  T* psi, T* zeta, T* kept, const std::array<Target<T>, N>& targets) {
+                  T* psi, T* zeta, const std::array<Target<T>, N>& targets) {
   const int64_t w = layer.width, one = lines.next_in_field(), by = lines.next_aside();
   const Root<HALF, T> root(wave, layer);
   const int64_t room = lines.room(w + 2 * HALF);
@@ -380,16 +404,17 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
     T *psi_i = psi + lines.in_psi(layer, i), *psis_i = psis + lines.aside(i);
     T* sum_i = sums + lines.aside(i);
     const T* p_i = p + lines.in_field(i) + root.of_half * one;
-    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
+    const Recursion<T, LAST> recursion(layer.half, i);
     return std::pair(
         [=, &root](const auto& at, int64_t l) {
           const auto slope = weighted<HALF>(root.outwards, at, p_i, l, one);
-          const auto psi = b(at, l) * at(psi_i, l) + a(at, l) * slope;
-          return std::pair(psi, slope + psi);
+          const auto [psi, left] = remember<LEAVE>(recursion, at, l, at(psi_i, l), slope);
+          return std::tuple(psi, slope + psi, left);
         },
         [=](const auto& at, int64_t l, const auto& v) {
-          if (KEEP) at.put(psi_i, l, v.first);
-          at.put(psis_i, l, v.first), at.put(sum_i, l, v.second);
+          const auto& [psi, sum, left] = v;
+          if (LEAVE != Leave::kSame) at.put(psi_i, l, left);
+          at.put(psis_i, l, psi), at.put(sum_i, l, sum);
         });
   };
   const auto beyond = [&](int64_t i) {
@@ -404,42 +429,24 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
   const T over = wave.over[layer.axis];
   const auto node = [&](int64_t i) {
     T* zeta_i = zeta + lines.in_zeta(layer, i);
-    T* kept_i = kept ? kept + lines.in_zeta(layer, i) : nullptr;
     const T* psis_i = psis + lines.aside(i) + root.of_node * by;
     const T* sum_i = sums + lines.aside(i) + root.of_node * by;
-    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
+    const Recursion<T, LAST> recursion(layer.node, i);
     const auto to = moved(targets, lines.in_field(i));
     return std::pair(
         [=, &root](const auto& at, int64_t l) {
           const auto change = weighted<HALF>(root.inwards, at, psis_i, l, by);
           const auto bend = weighted<HALF>(root.inwards, at, sum_i, l, by);
-          const auto zeta = b(at, l) * at(zeta_i, l) + a(at, l) * bend;
-          const auto gain = over * (change + zeta);
-          return std::tuple(zeta, gain, with_gain(to, at, l, gain));
+          const auto [zeta, left] = remember<LEAVE>(recursion, at, l, at(zeta_i, l), bend);
+          return std::pair(left, with_gain(to, at, l, over * (change + zeta)));
         },
         [=](const auto& at, int64_t l, const auto& v) {
-          const auto& [zeta, gain, sums] = v;
-          if (KEEP) at.put(zeta_i, l, zeta);
-          if (kept_i) at.put(kept_i, l, gain);
+          const auto& [left, sums] = v;
+          if (LEAVE != Leave::kSame) at.put(zeta_i, l, left);
           for (size_t n = 0; n < N; ++n) at.put(to[n].field, l, sums[n]);
         });
   };
   root.in_turn(lines, w, half, beyond, node);
-}
-
-// Add a layer's gain that was kept to fields.
-template <typename T, bool LAST, size_t N>
-ALONE void add_kept(const Layer<T>& layer, const Lines<LAST>& lines, const T* kept,
-                    const std::array<Target<T>, N>& targets) {
-  lines.template over<T>(0, layer.width + 1, [&](int64_t i) {
-    const T* from = kept + lines.in_zeta(layer, i);
-    const auto to = moved(targets, lines.in_field(i));
-    return std::pair(
-        [=](const auto& at, int64_t l) { return with_gain(to, at, l, at(from, l)); },
-        [=](const auto& at, int64_t l, const auto& sums) {
-          for (size_t n = 0; n < N; ++n) at.put(to[n].field, l, sums[n]);
-        });
-  });
 }
 
 // The transpose of a layer's recursion: its memory's cotangents, and what it adds to p̄.
@@ -456,7 +463,7 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
   surround(lines, slopes, first + (layer.low ? 0 : 1), end + (layer.low ? 0 : 1), HALF);
   const T over = wave.over[layer.axis];
   lines.template over<T>(0, w + 1, [&](int64_t i) {
-    const Profile<T, LAST> a{layer.a, i}, b{layer.b, i};
+    const Profile<T, LAST> a{layer.node.a, i}, b{layer.node.b, i};
     const T *kappa_i = kappa + lines.in_field(i), *after_i = after + lines.in_field(i);
     T *bend_i = bends + lines.aside(i), *change_i = changes + lines.aside(i);
     T* zeta_i = zeta_bar + lines.in_zeta(layer, i);
@@ -472,7 +479,7 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
         });
   });
   lines.template over<T>(0, w + 2, [&](int64_t i) {
-    const Profile<T, LAST> a{layer.a_half, i}, b{layer.b_half, i};
+    const Profile<T, LAST> a{layer.half.a, i}, b{layer.half.b, i};
     const T* change_i = changes + lines.aside(i) + root.of_half * by;
     const T* bend_i = bends + lines.aside(i) + root.of_half * by;
     T *psi_i = psi_bar + lines.in_psi(layer, i), *to = slopes + lines.aside(i);
@@ -660,14 +667,13 @@ inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& us
   for (int64_t r = 0; r < count; ++r) bend<NDIM, HALF, 1>(wave, u + r * stride, uses(r));
 }
 
-// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it; their gains where they
-// are to be kept.
+// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it.
 template <typename T, int NDIM, int HALF>
 void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* other) {
   const auto add = [&](const auto& layer, const auto& lines, Start at, T sign) {
     const Targets<T, 1> target{{{sign, kappa + at.field, other + at.field}}};
-    absorb<HALF, true>(wave, layer, lines, p + at.field, layer.psi + at.psi, layer.zeta + at.zeta,
-                       layer.kept ? layer.kept + at.zeta : nullptr, target);
+    absorb<HALF, Leave::kAfter>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                layer.zeta + at.zeta, target);
   };
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
@@ -742,7 +748,7 @@ enum class Make { kFields, kPicture, kBoth };
 
 // The transpose of `leap`: p̄° = -p̄' over p̄' (`after`), p̄ over that of the field itself (`bar`), the
 // memory's over what it was afterwards, and κ̄ as `picture`. The images of p̄' are back in it.
-// `product` is room for a field; over `other`, the field after the step, comes that before.
+// `product` is room for a field; over `other` and the memory, of after the step, comes what was before.
 template <typename T, int NDIM, int HALF, Make MAKE>
 void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* bar,
                T* picture, T* product, T* other) {
@@ -751,12 +757,12 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
     const Target<T> of_picture{T(1), after + at.field, picture + at.field};
     if constexpr (MAKE == Make::kBoth) {
       const Target<T> of_other{sign, kappa + at.field, other + at.field};
-      add_kept(layer, lines, layer.kept + at.zeta, Targets<T, 2>{{of_picture, of_other}});
+      absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                   layer.zeta + at.zeta, Targets<T, 2>{{of_picture, of_other}});
     }
     if constexpr (MAKE == Make::kPicture) {
-      absorb<HALF, false>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                          layer.zeta + at.zeta, static_cast<T*>(nullptr),
-                          Targets<T, 1>{{of_picture}});
+      absorb<HALF, Leave::kSame>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                 layer.zeta + at.zeta, Targets<T, 1>{{of_picture}});
     }
     transpose_layer<HALF>(wave, layer, lines, kappa + at.field, after + at.field,
                           layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field);

@@ -7,12 +7,11 @@ one, a gradient of n steps by checkpoints takes ``a E + p n``, where E is the st
 of evaluations; the loads of states are in ``p``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from math import inf, isqrt
 from typing import NamedTuple
-
-import jax
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
 from diffsim.adjoint.fit.trial import Loop, forward, gradient, size
@@ -47,8 +46,8 @@ class Basis(NamedTuple):
     """What a loop's checkpointed gradients are made of."""
 
     state: int  # bytes
-    kept: int  # bytes, what is kept of a step while its block is reversed
-    replayed: int  # bytes, the same where states are kept
+    kept: Callable[[int], int]  # bytes, while a block of so many steps is reversed
+    replayed: int  # bytes, the same of a step where states are kept
     rest: int  # bytes, all but states
     evaluation: float  # s a step
     transpose: float  # s a step
@@ -96,13 +95,13 @@ def forecast(adjoint: Adjoint, loop: Loop, basis: Basis) -> Forecast:
 
 def basis_of(loop: Loop) -> Basis:
     """From trials of `Revolve` with a slot for each block, and of the run alone."""
-    state, each = size(loop.carry), size(loop.kept)
+    state, each = size(loop.carry), cache(loop.kept)
     steps = _steps_on_trial(loop.length, state, STATES_ON_TRIAL)
     adjoint = Revolve(checkpoints=steps, block=BLOCKS[0])
     plan, tried = adjoint.plan(steps), gradient(loop, adjoint, steps)
     whole = steps - steps % plan.block
     evaluation = forward(loop, whole, plan.block).seconds / whole
-    kept = plan.slots * state + plan.block * each  # the last block's make room for others'
+    kept = plan.slots * state + each(plan.block)  # the last block's make room for others'
     return Basis(
         state,
         each,
@@ -134,7 +133,7 @@ def _by_blocks(adjoint, block: int, slots: int, loop: Loop, basis: Basis) -> For
     slots = max(1, min(slots, blocks - 1))
     again = fewest_advances(blocks, slots) - (blocks - 1)  # blocks, besides the forward sweep
     evaluations = loop.length + again * block + (blocks - 1) * (block - 1)
-    kept = slots, block * basis.kept
+    kept = slots, basis.kept(block)
     return _from_basis(adjoint, slots + block, *kept, evaluations, loop, basis)
 
 
@@ -171,10 +170,8 @@ def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
     steps -= steps % adjoint.stretches if steps < loop.length else 0
     # made-up values may drift: no one's worry, and a trial must not call the host
     tried = gradient(loop, replace(adjoint, drift=inf), steps)
-    slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in loop.xs]
-    keeping = loop.step.keeping
-    destroyed = jax.eval_shape(keeping, loop.consts, loop.carry, slices)[2]  # pyright: ignore
-    total = tried.bytes + (loop.length - steps) * (_traffic(loop) + size(destroyed))
+    more = loop.walked(loop.length) - loop.walked(steps)
+    total = tried.bytes + (loop.length - steps) * _traffic(loop) + more
     seconds = tried.seconds * loop.length / steps
     states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)
     return Forecast(adjoint, states, total, evaluations / loop.length, seconds)

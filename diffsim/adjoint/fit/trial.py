@@ -10,7 +10,7 @@ import time
 import warnings
 from collections.abc import Callable
 from math import inf, nan
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.core
@@ -55,15 +55,18 @@ class Loop(NamedTuple):
         program = jax.jit(lambda *args: run(1, self.step, *args))
         return "callback" in program.lower(*short[1:4]).as_text()
 
-    @property
-    def kept(self) -> Leaves:
-        """What is kept of each step while a block is reversed: of one that can be retraced what
+    def kept(self, block: int) -> int:
+        """bytes, what is kept while a block of steps is reversed: of such as can be retraced what
         the way back needs."""
-        if self.step.retrace is None:
-            return self.replayed
+        return block * size(self.replayed) if self.step.retrace is None else self.walked(block)
+
+    def walked(self, length: int) -> int:
+        """bytes, what a walk back over so many steps needs besides whole states."""
+        step: Any = self.step
         slices = [jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in self.xs]
-        keeping = self.step.keeping
-        return jax.eval_shape(keeping, self.consts, self.carry, slices)[2]  # pyright: ignore
+        each = jax.eval_shape(step.keeping, self.consts, self.carry, slices)[2]
+        room = lambda consts, carry: step.restarts(consts).room(carry, length)  # noqa: E731
+        return length * size(each) + size(jax.eval_shape(room, self.consts, self.carry))
 
     @property
     def replayed(self) -> Leaves:
