@@ -1,6 +1,7 @@
 """Walking back: `Reversible` on every solver that can undo its step."""
 
 import inspect
+import re
 import warnings
 from functools import partial
 
@@ -208,6 +209,21 @@ def test_memory_of_a_walk_back_is_what_lies_on_layers_every_so_many_steps():
     restart = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
     more = (799 // solver.steps_back - 399 // solver.steps_back) * restart
     assert temporary(800) - temporary(400) == pytest.approx(more, rel=0.03)
+
+
+@pytest.mark.skipif(not native.built(), reason="no compiled sweeps: XLA makes fields in plain JAX")
+def test_a_step_with_restarts_moves_no_field_but_by_its_sweep():
+    """Forth and back, the loop's body around the sweep holds no copy and no slice as large as a
+    layer: what a restart reads and writes is done where it is due, not at each step."""
+    solver, speed, loss = layered(density=False, steps=40)  # what was seen is small, too
+    program = jax.jit(jax.grad(loss), static_argnums=1).lower(speed, Reversible(1)).compile()
+    strip = min(leaf.size for leaf in jax.tree.leaves(solver.init(WaveParams(speed, None)).memory))
+    bodies = re.split(r"\n(?=%|ENTRY)", program.as_text())
+    for sweep in "leap", "retrace":
+        around = [body for body in bodies if f'"diffsim_{sweep}_float32"' in body]
+        assert around
+        for shape in re.findall(r"= f32\[([\d,]+)\]\S* (?:copy|fusion)\(", "".join(around)):
+            assert np.prod([int(n) for n in shape.split(",")]) < strip
 
 
 def with_derivative(record):
