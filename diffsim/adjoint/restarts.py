@@ -37,6 +37,7 @@ class Restarts(NamedTuple):
             room = jax.tree.map(
                 lambda r, k: lax.dynamic_update_index_in_dim(r, k, place, 0), room, self.keep(carry)
             )
+            # handed through as it is, it would count as read behind the loop, and be copied
             return room, lax.optimization_barrier(carry)
 
         return lax.fori_loop(0, self._due(i), put, (room, carry))
