@@ -36,13 +36,13 @@ class Reversible(Adjoint):
     """Undo the steps one by one, in stretches that start from full states.
 
     Memory: ``stretches`` states, ``length`` times what a step destroys, and what lies on absorbing
-    layers (of a `Wave` 4 values a node of theirs) every `RetracingSolver.steps_back` steps: 14, 21
-    and 52 for layers of 10, 20 and 50 cells. Two step evaluations a step, one of them backwards,
-    which a `RetracingSolver` does in one sweep with the transpose. The drift of a stretch is the
-    largest difference between the state that the walk arrives at and the one that was kept there,
-    over the largest value of that array in the run; more than ``drift`` raises the warning
-    `Drifted` with the measured figure. For a leapfrog it grows with the square of the steps in a
-    stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
+    layers (of a `Wave` 4 values a node of theirs) every `RetracingSolver.steps_back` steps: about
+    14, 21 and 52 for layers of 10, 20 and 50 cells. Two step evaluations a step, one of them
+    backwards, which a `RetracingSolver` does in one sweep with the transpose. The drift of a
+    stretch is the largest difference between the state that the walk arrives at and the one that
+    was kept there, over the largest value of that array in the run; more than ``drift`` raises the
+    warning `Drifted` with the measured figure. For a leapfrog it grows with the square of the steps
+    in a stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
 
     Args:
         stretches: parts of the run; best if they divide its length (else one more is compiled)
