@@ -15,6 +15,7 @@ from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.restarts import Restarts
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
+from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
@@ -100,7 +101,7 @@ def _observed(body, observe, adjoint):
     which the step writes over, would be copied."""
     solver = body.solver
     retraces, undoes = (isinstance(solver, kind) for kind in (RetracingSolver, ReversibleSolver))
-    look = observe.see if isinstance(observe, Sampler) else lambda state: (state, observe(state))
+    look = observe.see if isinstance(observe, Sampler) else partial(_look, solver, observe)
 
     def seen(state, inputs):
         new, kept = body.keeping(state, inputs)
@@ -109,7 +110,7 @@ def _observed(body, observe, adjoint):
     if retraces:
         images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
         blind = body.blind if images and body.every == 1 else None
-        back = body.retrace, body.coefficients, body.restarts
+        back = body.retrace, body.coefficients, body.restarts, body.scaling
         return Retraceable(body.forth, body.trace, look, *back, blind)
     if isinstance(adjoint, Reversible) and not undoes:
         name = type(solver).__name__
@@ -120,6 +121,32 @@ def _observed(body, observe, adjoint):
     if isinstance(adjoint, Reversible | Fit) and undoes:
         return Invertible(seen, body.undo)
     return lambda *args: look(body.forth(*args))
+
+
+def _look(solver, observe, state, scale=None):
+    """What a `Sampler` does, by a function of a state."""
+    return state, observe(state if scale is None else _scaled_in_reverse(solver, scale, state))
+
+
+def _scaled_in_reverse(solver: RetracingSolver, scale, state):
+    """The state itself; its cotangents, as they come from a function of it, get scaled."""
+    leaves, tree = jax.tree.flatten(state)
+    scales, scale_tree = jax.tree.flatten(scale)
+    smooth = Split.by_type(leaves)
+    likes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in smooth.of(leaves)]
+
+    def transpose(scales, bars):
+        pairs = zip(likes, bars, strict=True)
+        bars = [jnp.zeros_like(like) if bar is None else bar for like, bar in pairs]
+        bars = jax.tree.unflatten(tree, smooth.spread(bars))
+        bars = solver.scaled(jax.tree.unflatten(scale_tree, scales), bars)
+        return smooth.of(jax.tree.leaves(bars))
+
+    def rule(moves, args):
+        return args[len(scales) :], args[: len(scales)], lambda _, dots: dots, transpose
+
+    same = derivable(lambda args: args[len(scales) :], rule)
+    return jax.tree.unflatten(tree, same([*scales, *leaves]))
 
 
 class _Body(NamedTuple):
@@ -170,6 +197,12 @@ class _Body(NamedTuple):
         """The same for the loop, in stretches."""
         return self._within._replace(every=max(1, self.solver.steps_back // self.every))
 
+    @property
+    def scaling(self):
+        """The variable of the adjoint, `RetracingSolver.scaled`."""
+        scale = partial(self.solver.scale, self.coefficients)
+        return Scaling(scale, self.solver.scaled, self.solver.unscaled)
+
     def trace(self, state, inputs):
         """`forth`, and what the way back through a stretch starts afresh from."""
         if self.every == 1:
@@ -195,7 +228,7 @@ class _Body(NamedTuple):
             return one(state, (inputs, kept))[0]
         return jax.lax.scan(one, state, (inputs, kept), self.every, reverse=True)[0]
 
-    def retrace(self, state, inputs, kept, bar, total):
+    def retrace(self, state, inputs, kept, bar, total, scale):
         """Back with the transposes, by `RetracingSolver.retrace`."""
         leaves, tree = jax.tree.flatten(total)
         split = Split.by_type(leaves)
@@ -206,7 +239,7 @@ class _Body(NamedTuple):
         def one(walk, inputs):
             (state, sums, bar), (i, (n, forcing_n)) = walk, inputs
             self._beat(n)
-            args = self.coefficients, state, forcing_n, bar, whole(sums)
+            args = self.coefficients, state, forcing_n, bar, whole(sums), scale
             state, total, bar, forcing_bar = self.solver.retrace(*args)
             state = self._within.restored(state, kept, i)
             return (state, split.of(jax.tree.leaves(total)), bar), (None, forcing_bar)

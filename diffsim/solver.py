@@ -28,14 +28,15 @@ def frozen(cls: type) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
-    """An observation that hands the state on: ``see(state) -> (state, data)``.
+    """An observation that hands the state on: ``see(state, scale=None) -> (state, data)``.
 
     Who goes on with the state that it hands on, as `diffsim.simulate` does, has in reverse the
     cotangents of the data added to those of the state where they are. Of a function ``state ->
-    data`` JAX would make a state of zeros with them, and add that.
+    data`` JAX would make a state of zeros with them, and add that. With the ``scale`` of a
+    `RetracingSolver` what is added is scaled, as those of the state are.
     """
 
-    see: Callable[[Record], tuple[Record, Any]]
+    see: Callable[..., tuple[Record, Any]]
 
     def __call__(self, state: Record) -> Any:
         """What is seen of a state."""
@@ -227,7 +228,8 @@ class RetracingSolver(AdjointSolver):
     """A solver that undoes a step and transposes it in one sweep over its fields.
 
     Where that loses something, as in a layer that absorbs, it walks back some steps all the same,
-    until `restore` puts right what rounding has spoilt.
+    until `restore` puts right what rounding has spoilt. Its adjoint may run in a variable of its
+    own, cotangents times a scale, in which it costs less.
     """
 
     @property
@@ -251,8 +253,26 @@ class RetracingSolver(AdjointSolver):
         forcing_n: Record,
         new_bar: Record,
         total: Record,
+        scale: Any,
     ) -> tuple[Record, Record, Record, Record]:
         """The state before the step that led to ``new``, and `pullback` of that step there.
 
         The cotangents of the coefficients come added to ``total``, those of the steps after it.
+        Both, and the state's, are as `scaled` makes them.
         """
+
+    def scale(self, coefficients: Record) -> Any:
+        """What `scaled` and `unscaled` scale by, computed once per run: any pytree of arrays."""
+        return None
+
+    def scaled(self, scale: Any, state_bar: Record) -> Record:
+        """A state's cotangents as `retrace` takes them."""
+        return state_bar
+
+    def unscaled(self, scale: Any, state_bar: Record, total: Record) -> tuple[Record, Record]:
+        """The cotangents of a state and of the coefficients from what `retrace` made of them.
+
+        Coefficients that are scaled must be arrays of the solver's own making: what an observation
+        adds to their cotangents is not.
+        """
+        return state_bar, total

@@ -102,8 +102,8 @@ def sampler(frame: Frame, radius: int, positions, along: int | None) -> Sampler:
     points = frame.points(jnp.asarray(positions), radius, along)
     copies = frame.copies
 
-    def see(state):
-        state, seen = stencil.see(state, "pressure", points)
+    def see(state, scale=None):
+        state, seen = stencil.see(state, "pressure", points, scale)
         return state, seen if copies == 1 else seen.reshape(-1, copies).sum(1)
 
     return Sampler(see)

@@ -56,19 +56,23 @@ def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
     return sweeps(kappa, points, new_bar, p_bar, memory_bar)
 
 
-def retrace(
-    frame: Frame, dt: float, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total
-):
+def retrace(frame: Frame, dt: float, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
     """The field before ``p`` and the memory of then, from both after the step, and `transpose`.
 
-    Where the curvature of p is known, both the way back and κ̄ follow from it, which is added to
-    ``total``.
+    The adjoint field is scaled, ``w = κ p̄`` with rigid walls' nodes counted twice, and obeys the
+    step's own recursion, ``w° = 2 w' - w + κ (∇²w' + gains)``. Where the curvature of p is known,
+    both the way back and ``Σ w' ∇²p`` follow from it, which is added to ``total``.
+
+    Args:
+        new_w, w: the cotangents of the new field and, negative, of p, scaled
+        memory_bar: with rigid walls' nodes twice
 
     Returns:
-        the field and the memory before the step, and what `transpose` returns.
+        the field and the memory before the step, and what `transpose` returns, all of it scaled:
+        the sum, the cotangents of p and, negative, p° and the memory, and what the sources felt.
     """
     sweeps = _twin(_retrace, _retrace_compiled, frame, dt)
-    return sweeps(kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total)
+    return sweeps(kappa, p, new, memory, shot, new_w, w, memory_bar, total)
 
 
 def _twin(plain, compiled, frame, dt):
@@ -128,15 +132,18 @@ def _felt(new_bar, points):
     return None if points is None else stencil.windows(new_bar, points)
 
 
-def _retrace(frame, dt, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total):
-    new_bar = frame.unmirror(new_bar)
+def _retrace(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
+    new_w = frame.mirror(new_w)
     gains, memory = layers.unabsorb(frame, dt, p, memory)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     curvature = layers.add(frame, stencil.materialise(curvature), gains)
     old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
-    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
-    felt = _felt(new_bar, shot and shot.points)
-    return old, memory, total + new_bar * curvature, p_bar, -new_bar, memory_bar, felt
+    slabs, memory_bar = layers.absorb_transpose(frame, dt, new_w, memory_bar)
+    bend = stencil.laplacian(new_w, frame.order, frame.grid.spacing)
+    w = stencil.materialise(2 * new_w - w + kappa * bend)
+    w = layers.add(frame, w, slabs, inward=frame.halo, scale=kappa)
+    felt = _felt(new_w, shot and shot.points)
+    return old, memory, total + new_w * curvature, w, new_w, memory_bar, felt
 
 
 # --- as calls of compiled sweeps
@@ -150,21 +157,21 @@ def _advance_compiled(frame, dt, kappa, p, previous, memory, shot):
     return new, jax.tree.unflatten(tree, memory)
 
 
-def _retrace_compiled(frame, dt, kappa, p, new, memory, shot, new_bar, p_bar, memory_bar, total):
+def _retrace_compiled(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
     memories, tree = jax.tree.flatten((memory, memory_bar))
-    args = [kappa, p, new, new_bar, p_bar, total, *_windows(frame, kappa, shot), *memories]
-    weights, room = args[7], kappa
+    args = [kappa, p, new, new_w, w, total, *_windows(frame, kappa, shot), *memories]
+    weights = args[7]
     results = native.call(
         "retrace",
-        [new, new_bar, p_bar, total, room, weights, *memories],
-        {2: 0, 3: 1, 4: 2, 5: 3} | {9 + i: 6 + i for i in range(len(memories))},
+        [new, new_w, w, total, weights, *memories],
+        {2: 0, 3: 1, 4: 2, 5: 3} | {9 + i: 5 + i for i in range(len(memories))},
         args,
         **_told(frame, dt),
     )
-    old, previous_bar, p_bar, kappa_bar, _, felt, *memories = results
+    old, new_w, w, total, felt, *memories = results
     memory, memory_bar = jax.tree.unflatten(tree, memories)
     felt = None if shot is None else felt
-    return old, memory, kappa_bar, p_bar, previous_bar, memory_bar, felt
+    return old, memory, total, w, new_w, memory_bar, felt
 
 
 def _transpose_compiled(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):

@@ -227,7 +227,7 @@ class Heat(AdjointSolver):
 
     def sampler(self, positions):
         points = self._points(jnp.asarray(positions))
-        return Sampler(lambda state: stencil.see(state, "temperature", points))
+        return Sampler(lambda state, scale=None: stencil.see(state, "temperature", points, scale))
 
     def check(self, params, forcing=None):
         misshapen = [

@@ -189,7 +189,7 @@ class LinearShallowWater(ReversibleSolver):
                 f"{self.grid.extent} m: move them inside"
             )
         points = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
-        return Sampler(lambda state: stencil.see(state, "stage", points))
+        return Sampler(lambda state, scale=None: stencil.see(state, "stage", points, scale))
 
     def check(self, params, forcing=None):
         remarks = [

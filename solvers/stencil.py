@@ -245,23 +245,26 @@ def _places(points):
     return jnp.asarray(points.start, jnp.int32), points.weights
 
 
-def see(state, name: str, points: Points):
+def see(state, name: str, points: Points, scale=None):
     """A state handed on, and what `take` gives of a field of it: for a `Sampler`.
 
-    In reverse `put` adds what the points felt to the field's cotangent.
+    In reverse `put` adds what the points felt to the field's cotangent, times the field ``scale``
+    if there is one.
     """
-    u, seen = _see(getattr(state, name), *points)
+    felt = points.weights if scale is None else points.weights * windows(scale, points)
+    u, seen = _see(getattr(state, name), *points, felt)
     return state._replace(**{name: u}), seen
 
 
 @jax.custom_jvp
-def _see(u, start, weights):
+def _see(u, start, weights, felt):
+    """``felt`` are the weights with which cotangents are put."""
     return u, take(u, Points(start, weights))
 
 
 @partial(_see.defjvp, symbolic_zeros=True)
 def _see_jvp(primals, tangents):
-    (u, *points), (u_dot, _, weights_dot) = primals, tangents
+    (u, *points), (u_dot, _, weights_dot, _) = primals, tangents
     if isinstance(u_dot, SymbolicZero):
         u_dot = jnp.zeros_like(u)
     back = partial(_put_back, jax.ShapeDtypeStruct(u.shape, u.dtype))
@@ -272,10 +275,10 @@ def _see_jvp(primals, tangents):
 
 
 def _put_back(like, points, bars):
-    u_bar, seen_bar = bars
+    (start, _, felt), (u_bar, seen_bar) = points, bars
     if u_bar is None:  # what XLA itself puts into zeros it adds to what else there is
-        return [_put(jnp.zeros_like(like), Points(*points), seen_bar)]
-    return [u_bar if seen_bar is None else put(u_bar, Points(*points), seen_bar)]
+        return [_put(jnp.zeros_like(like), Points(start, felt), seen_bar)]
+    return [u_bar if seen_bar is None else put(u_bar, Points(start, felt), seen_bar)]
 
 
 def points(

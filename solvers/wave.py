@@ -183,7 +183,28 @@ class Wave(RetracingSolver, ImagingSolver):
         p, previous = layers.restore(self.frame, strips, *state[:2])
         return WaveState(p, previous, memory)
 
-    def retrace(self, coefficients, new, forcing_n, new_bar, total):
+    def scale(self, coefficients):
+        """κ, twice that on rigid walls: ``κ p̄`` obeys the step's own recursion, so its sweep is the
+        step's. None where the density varies.
+        """
+        return self.frame.weigh(coefficients.kappa, 2) if coefficients.buoyancy is None else None
+
+    def scaled(self, scale, state_bar):
+        if scale is None:
+            return state_bar
+        p_bar, previous_bar, memory_bar = state_bar
+        p_bar, previous_bar = (scale * self.frame.unmirror(v) for v in (p_bar, previous_bar))
+        return WaveState(p_bar, -previous_bar, self._weigh(memory_bar, 2))
+
+    def unscaled(self, scale, state_bar, total):
+        if scale is None:
+            return state_bar, total
+        p_bar, previous_bar, memory_bar = state_bar
+        per_scale, memory_bar = _per(scale), self._weigh(memory_bar, 0.5)
+        state_bar = WaveState(per_scale * p_bar, -per_scale * previous_bar, memory_bar)
+        return state_bar, total._replace(kappa=per_scale * total.kappa)
+
+    def retrace(self, coefficients, new, forcing_n, new_bar, total, scale):
         if coefficients.buoyancy is not None:
             state = self._unstep(coefficients, new, forcing_n)
             more, *bars = self.pullback(coefficients, state, forcing_n, new_bar)
@@ -191,10 +212,13 @@ class Wave(RetracingSolver, ImagingSolver):
         after, p, memory = new
         p_bar, previous_bar, memory_bar = new_bar
         kappa, shot = coefficients.kappa, self._shot(coefficients, forcing_n)
-        old, memory, *bars = constant_density.retrace(
+        old, memory, image, p_bar, previous_bar, memory_bar, felt = constant_density.retrace(
             self.frame, self.dt, kappa, p, after, memory, shot,
             p_bar, previous_bar, memory_bar, total.kappa,
         )  # fmt: skip
+        if felt is not None:
+            felt *= _per(stencil.windows(scale, coefficients.sources))
+        bars = image, p_bar, previous_bar, memory_bar, felt
         more, *bars = self._bars(coefficients, forcing_n, *bars)
         sources_bar = added(total.sources, more.sources)
         return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars
@@ -305,8 +329,8 @@ class Wave(RetracingSolver, ImagingSolver):
         slope = self.sampler(positions, along)
         density = variable_density.at(self.frame, params.density, jnp.asarray(positions))
 
-        def feel(state):
-            state, seen = slope.see(state)
+        def feel(state, scale=None):
+            state, seen = slope.see(state, scale)
             return state, -seen / density
 
         return Sampler(feel)
@@ -335,3 +359,8 @@ class Wave(RetracingSolver, ImagingSolver):
         initial = np.outer(np.sin(np.arange(14) / 3), np.cos(np.arange(15) / 4))
         params = WaveParams(*map(jnp.asarray, (speed, sources)), initial=jnp.asarray(initial))
         return Example(solver, params, WaveForcing(jnp.asarray(wavelets)))
+
+
+def _per(scale):
+    """1/scale, but 0 where it is 0: what is silent for good has no cotangent."""
+    return jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)

@@ -125,7 +125,8 @@ RETRACINGS = [(cls.__name__, cls.example, how) for cls in RETRACED for how in (T
 )
 def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch):
     """The state before a step to 1e-13 and the cotangents to 1e-12 of each array's largest value in
-    the run: a step and its inverse round alike, a cotangent is a sum of some hundred roundings.
+    the run: a step and its inverse round alike, a cotangent is a sum of some hundred roundings. Of
+    cotangents what reaches anything: those of images folded back, none of what is silent for good.
 
     The memory of layers that damp to a tenth within a step is divided by as much.
     """
@@ -137,14 +138,20 @@ def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch)
     bar = jax.tree.map(lambda leaf: jnp.asarray(random.standard_normal(leaf.shape)), state)
     _, transpose = jax.vjp(solver.step, coefficients, state, jax.tree.map(lambda s: s[0], forcing))
     total = transpose(bar)[0]
+    scale, to_params = solver.scale(coefficients), jax.vjp(solver.coefficients, params)[1]
 
     def there_and_back(state, forcing_n):
         new = solver.step(coefficients, state, forcing_n)
-        back, *bars = solver.retrace(coefficients, new, forcing_n, bar, total)
-        pulled = solver.pullback(coefficients, state, forcing_n, bar)
+        back, *bars = solver.retrace(
+            coefficients, new, forcing_n, solver.scaled(scale, bar), total, scale
+        )
+        state_bar, sums = solver.unscaled(scale, bars[1], bars[0])
+        ours = to_params(sums), state_bar, bars[2]
+        sums, state_bar, forcing_bar = solver.pullback(coefficients, state, forcing_n, bar)
+        state_bar, before = solver.unscaled(scale, solver.scaled(scale, state_bar), total)
+        pulled = to_params(added(before, sums)), state_bar, forcing_bar
         undone = list(zip(jax.tree.leaves(state), jax.tree.leaves(back), strict=True))
-        summed = added(total, pulled[0]), *pulled[1:]
-        return new, (undone, with_derivative(summed), with_derivative(bars))
+        return new, (undone, with_derivative(pulled), with_derivative(ours))
 
     _, (undone, pulled, bars) = lax.scan(there_and_back, state, forcing, steps)
     assert undone
@@ -154,15 +161,16 @@ def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch)
             np.testing.assert_allclose(b, a, rtol=0, atol=atol)
 
 
-def layered(density, steps=400, every=1):
-    """A wave in float32 that has left through layers, as a function of an adjoint: its gradient."""
+def layered(density, steps=400, every=1, dtype=jnp.float32):
+    """A wave that has left through layers: its solver, its medium, and a loss by an adjoint."""
     layer = Absorbing(width=8, speed=2000.0, frequency=25.0)
     grid = Grid(shape=(24, 26), spacing=(10.0, 10.0))
     solver = Wave(grid=grid, dt=2e-3, order=4, boundary=((layer, layer), (Free(), layer)))
     y, x = np.mgrid[:24, :26]
     bell = np.exp(-((y - 12) ** 2 + (x - 13) ** 2) / 8)
-    speed, rho, bell = (jnp.asarray(v, jnp.float32) for v in (2000 + x, 1000 + 20 * y, bell))
-    sampler = solver.sampler(np.array([[60.0, 80.0]], np.float32))
+    bell = bell.astype(np.float32)  # the same numbers in both types
+    speed, rho, bell = (jnp.asarray(v, dtype) for v in (2000 + x, 1000 + 20 * y, bell))
+    sampler = solver.sampler(np.array([[60.0, 80.0]], dtype))
 
     def loss(speed, adjoint):
         params = WaveParams(speed, None, rho if density else None, bell)
@@ -175,16 +183,22 @@ def layered(density, steps=400, every=1):
 @pytest.mark.parametrize(("density", "every"), [(False, 1), (True, 1), (False, 20), (False, 2)])
 def test_a_walk_back_through_layers_is_as_exact_as_storing(density, every):
     """In float32, through 20 and more restarts of one stretch, which lie between observations or
-    several in the steps from one to the next: within 3e-6 of the largest value, as
-    a rounding at each of 400 steps adds up to, forth and back; the drift of what no restart puts
-    right stays below 1e-5 of the field, or a warning would be an error."""
-    solver, speed, loss = layered(density, every=every)
-    assert 2 < solver.steps_back < 20
-    exact, ours = (
-        jax.jit(jax.grad(loss), static_argnums=1)(speed, adjoint)
+    several in the steps from one to the next: off from float64, on the average, by no more than
+    twice what storing all in float32 is. A walk back rounds each step three times instead of twice
+    (1.3 to 1.5 times was seen). The drift of what no restart puts right stays below 1e-5 of the
+    field, or a warning would be an error."""
+
+    def gradient(adjoint, dtype):
+        solver, speed, loss = layered(density, every=every, dtype=dtype)
+        assert 2 < solver.steps_back < 20
+        return np.asarray(jax.jit(jax.grad(loss), static_argnums=1)(speed, adjoint), float)
+
+    exact = gradient(StoreAll(), jnp.float64)
+    stored, walked = (
+        np.linalg.norm(gradient(adjoint, jnp.float32) - exact)
         for adjoint in (StoreAll(), Reversible(1, drift=1e-5))
     )
-    np.testing.assert_allclose(ours, exact, rtol=0, atol=3e-6 * float(jnp.max(jnp.abs(exact))))
+    assert walked <= 2 * stored
 
 
 def test_without_restarts_a_walk_back_through_layers_is_lost(monkeypatch):

@@ -132,7 +132,7 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
     slots, tail = kept
 
     def reverse(bars, trail, index, size):
-        return smooth.reverse(consts, xs, ys_bar, bars, trail, index * plan.block, size)
+        return smooth.reverse(consts, xs, ys_bar, bars, trail, index * plan.block, size, scale)
 
     def replay(index, carry, advance=advance):
         block_xs = take_block(xs, index * plan.block, plan.block)
@@ -146,12 +146,14 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
         slots, bars = loop
         return play(slots, bars, row, lambda slot: slot, lambda i, c: replay(i, c)[0], one), None
 
+    scale, carry_bar = smooth.scaled(consts, carry_bar)
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     bars = reverse((consts_bar, carry_bar, xs_bar), tail, plan.blocks - 1, plan.tail)
     if plan.columns.start:
         rows = tuple(jnp.array(column, int) for column in plan.columns)
         (_, bars), _ = lax.scan(row, (slots, bars), rows)
-    return bars
+    *bars, xs_bar = bars
+    return *smooth.unscaled(consts, scale, *bars), xs_bar
 
 
 def play(slots, bars, row, place, advance, reverse):

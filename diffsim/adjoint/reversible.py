@@ -111,7 +111,8 @@ def _forward(adjoint, length, step, consts, carry, xs):
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Undo and transpose step by step."""
 
-    back = SmoothStep.back if smooth.step.retrace else _undone
+    scale, carry_bar = smooth.scaled(consts, carry_bar)
+    back = partial(smooth.back, scale=scale) if smooth.step.retrace else partial(_undone, smooth)
     restarts, walked = smooth.step.restarts(consts), smooth.carry.of
     count = sum(smooth.xs.smooth)
 
@@ -119,7 +120,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         after, consts_bar, carry_bar, xs_bar = walk
         x, y_bar, destroyed = take(xs, i), take(ys_bar, i), take(kept.destroyed, i)
         bars = consts_bar, carry_bar, y_bar
-        before, *bars, x_bar = back(smooth, consts, after, x, destroyed, *bars)
+        before, *bars, x_bar = back(consts, after, x, destroyed, *bars)
         (bars, xs_bar), before = in_turn((bars, put(xs_bar, x_bar, i)), before)
         before = restarts.restored(before, kept.fresh, i)
         return (before, *bars, xs_bar), None
@@ -146,8 +147,8 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         walk, gap = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
         gaps.append(gap)
     _report(adjoint, smooth, kept, gaps)
-    _, consts_bar, carry_bar, xs_bar, noted = walk
-    return consts_bar, carry_bar, [*xs_bar, *noted]
+    _, *bars, xs_bar, noted = walk
+    return *smooth.unscaled(consts, scale, *bars), [*xs_bar, *noted]
 
 
 def _undone(smooth, consts, after, x, destroyed, consts_bar, carry_bar, y_bar):

@@ -14,6 +14,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
+from diffsim.adjoint.scaling import AS_THEY_ARE, Scaling
 from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.linear import inexact, zero_tangent
 from diffsim.solver import frozen
@@ -162,21 +163,23 @@ class Retraceable:
     """A step that can be undone and transposed in one go, for ``scan(…, adjoint=Reversible())``.
 
     ``step(carry, x) -> carry`` is the step, ``trace(carry, x) -> (carry, kept)`` the same with what
-    `back` needs besides the new carry; ``look(carry) -> (carry, y)`` sees the new carry and hands
-    it on; ``back(carry, x, kept, carry_bar, total)`` gives the carry before, and the cotangents of
-    ``consts``, added to ``total``, of that carry and of ``x``: None for what has none. ``consts``
-    are the arrays that the step closes over. The walk back starts afresh from ``restarts``. To
-    every other strategy it is the function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes
-    ``blind(x, carry_bar)``, if there is one: the same cotangents with no carry, those of ``consts``
-    None where they ask for it.
+    `back` needs besides the new carry; ``look(carry, scale=None) -> (carry, y)`` sees the new carry
+    and hands it on; ``back(carry, x, kept, carry_bar, total, scale)`` gives the carry before, and
+    the cotangents of ``consts``, added to ``total``, of that carry and of ``x``: None for what has
+    none. ``consts`` are the arrays that the step closes over. The walk back starts afresh from
+    ``restarts``. In `back`, and in what `look` with a scale adds in reverse, the cotangents of the
+    carry and of ``consts`` are as ``scaling`` makes them. To every other strategy it is the
+    function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if
+    there is one: the cotangents with no carry, those of ``consts`` None where they ask for it.
     """
 
     step: Callable[[Any, Any], Any]
     trace: Callable[[Any, Any], tuple[Any, Any]]
-    look: Callable[[Any], tuple[Any, Any]]
-    back: Callable[[Any, Any, Any, Any, Any], tuple[Any, Any, Any, Any]]
+    look: Callable[..., tuple[Any, Any]]
+    back: Callable[..., tuple[Any, Any, Any, Any]]
     consts: Any
     restarts: Restarts = NO_RESTARTS
+    scaling: Scaling = AS_THEY_ARE
     blind: Callable[[Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):
@@ -232,38 +235,74 @@ def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> S
         new, kept = f.trace(*unflat(carry, x))
         return tuple(jax.tree.leaves(part) for part in (*f.look(new), kept))
 
-    def look(carry, x):
+    def look(carry, x, *scale):
         new, _ = unflat(carry, x)
-        return tuple(jax.tree.leaves(part) for part in f.look(new))
+        return tuple(jax.tree.leaves(part) for part in f.look(new, *map(whole_scale, scale)))
 
-    def back(carry, x, kept, carry_bar, total):
+    def whole_scale(scale):
+        return jax.tree.unflatten(scale_tree, scale)
+
+    def whole_bars(carry_bar):
+        return jax.tree.unflatten(carry_tree, smooth.spread(carry_bar))
+
+    def whole_total(total):
+        return jax.tree.unflatten(known_tree, of_known.join(total, rest))
+
+    def back(carry, x, kept, carry_bar, total, scale):
         carry, x = unflat(carry, x)
         kept = jax.tree.unflatten(kept_tree, kept)
-        bars = jax.tree.unflatten(jax.tree.structure(carry), smooth.spread(carry_bar))
-        total = jax.tree.unflatten(known_tree, of_known.join(total, rest))
-        before, *bars = f.back(carry, x, kept, bars, total)
-        found = [[bar for bar in jax.tree.leaves(part) if inexact(bar)] for part in bars]
-        return jax.tree.leaves(before), *found
+        bars = whole_bars(carry_bar), whole_total(total), whole_scale(scale)
+        before, *bars = f.back(carry, x, kept, *bars)
+        return jax.tree.leaves(before), *map(_inexact_leaves, bars)
+
+    def into(scale, carry_bar):
+        return _inexact_leaves(f.scaling.into(whole_scale(scale), whole_bars(carry_bar)))
+
+    def out(scale, carry_bar, total):
+        bars = f.scaling.out(whole_scale(scale), whole_bars(carry_bar), whole_total(total))
+        return tuple(map(_inexact_leaves, bars))
 
     example = jax.eval_shape(lambda c, x: f.trace(*unflat(c, x))[1], carry, slices)
     kept, kept_tree = jax.tree.flatten(example)
     calling = lifted(call, (carry, slices), consts)
     keeping = lifted(trace, (carry, slices), consts)
+    scale, scale_tree = jax.tree.flatten(jax.eval_shape(f.scaling.scale))
     looking = lifted(look, (carry, slices), consts)
-    types = carry, slices, kept, smooth.of(carry), of_consts
-    retrace = lifted(back, types, consts)
+    seeing = lifted(look, (carry, slices, scale), consts)
+    bars = smooth.of(carry), of_consts
+    retrace = lifted(back, (carry, slices, kept, *bars, scale), consts)
+    scales = lifted(lambda: jax.tree.leaves(f.scaling.scale()), (), consts)
+    scaled, plain = lifted(into, (scale, bars[0]), consts), lifted(out, (scale, *bars), consts)
     places = _places(f.consts, consts)
 
-    def retraced(known, carry, x, kept, carry_bar, total):
+    def sums(total):
         first = [None if i is None or i in places[:n] else total[i] for n, i in enumerate(places)]
         pairs = zip(first, of_consts, strict=True)
-        sums = [jnp.zeros_like(const) if bar is None else bar for bar, const in pairs]
-        before, found, carry_bar, x_bar = retrace(known, carry, x, kept, carry_bar, sums)
+        return [jnp.zeros_like(const) if bar is None else bar for bar, const in pairs]
+
+    def looked(known, carry, x, scale=None):
+        return looking(known, carry, x) if scale is None else seeing(known, carry, x, scale)
+
+    def retraced(known, carry, x, kept, carry_bar, total, scale):
+        before, found, carry_bar, x_bar = retrace(
+            known, carry, x, kept, carry_bar, sums(total), scale
+        )
         return before, _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
 
+    def unscaled(known, scale, carry_bar, total):
+        carry_bar, found = plain(known, scale, carry_bar, sums(total))
+        return carry_bar, _by_place(places, found)
+
+    def scaling(known):
+        return Scaling(*(partial(part, known) for part in (scales, scaled, unscaled)))
+
     afresh = _afresh(f.restarts, carry, carry_tree, consts)
-    step = Step(calling, keeping, retrace=retraced, look=looking, afresh=afresh)
+    step = Step(calling, keeping, None, retraced, looked, afresh, scaling)
     return replace(step, blind=_blind(f, unflat, carry, slices, consts)) if f.blind else step
+
+
+def _inexact_leaves(tree):
+    return [leaf for leaf in jax.tree.leaves(tree) if inexact(leaf)]
 
 
 def _afresh(restarts: Restarts, carry, carry_tree, consts):
@@ -293,8 +332,7 @@ def _blind(f: Retraceable, unflat, carry, slices, consts):
         bars = jax.tree.unflatten(jax.tree.structure(state), smooth.spread(carry_bar))
         consts_bar, *bars = f.blind(x, bars)  # pyright: ignore[reportOptionalCall]
         known = dict(jax.tree.leaves_with_path(consts_bar))
-        found = [[bar for bar in jax.tree.leaves(part) if inexact(bar)] for part in bars]
-        return [known.get(path) for path in paths], *found
+        return [known.get(path) for path in paths], *map(_inexact_leaves, bars)
 
     lowered = lifted(blind, (slices, smooth.of(carry)), consts)
     places = _places(f.consts, consts)

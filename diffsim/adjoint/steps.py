@@ -15,6 +15,7 @@ from jax import lax
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
+from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.slices import in_turn, put_block, take
 from diffsim.linear import derivable, forward_only, inexact, kept_whole, refuse
 
@@ -32,13 +33,15 @@ class Step:
     # the same, and what `undo` or `retrace` needs besides the new carry
     keeping: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves, Leaves]] | None = None
     undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, kept
-    # both undone and transposed, as (consts, carry, x, kept, carry_bar, total) -> carry before it,
-    # bars, those of consts added to the total; what is handed on as ``look(consts, carry, x)`` sees
-    # it
-    retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
-    look: Callable[[Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
+    # both undone and transposed, as (consts, carry, x, kept, carry_bar, total, scale) -> carry
+    # before it, bars, those of consts added to the total; what is handed on as ``look(consts,
+    # carry, x, scale=None)`` sees it
+    retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
+    look: Callable[..., tuple[Leaves, Leaves]] | None = None
     # what a walk back starts afresh from, given the consts; nothing if None
     afresh: Callable[[Leaves], Restarts] | None = None
+    # in which its adjoint runs, given the consts; there is one if there is `retrace`
+    scaling: Callable[[Leaves], Scaling] | None = None
     # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
     # number, None for the images, which ask for the carry
     blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
@@ -116,16 +119,34 @@ class SmoothStep:
         _, transpose = jax.vjp(lambda *smooth: step(*smooth)[0], *smooth)
         return transpose((carry_bar, y_bar))
 
-    def back(self, consts, after, x, kept, consts_bar, carry_bar, y_bar):
+    def back(self, consts, after, x, kept, consts_bar, carry_bar, y_bar, scale):
         """The carry before a step that can be retraced, and the step's transpose there, its
-        cotangents of consts added to those so far."""
-        seen = replace(self, step=Step(self.step.look))  # pyright: ignore[reportArgumentType]
+        cotangents of consts added to those so far; all but those of ``y`` and ``x`` scaled."""
+        look: Any = self.step.look
+        seen = replace(self, step=Step(lambda *args: look(*args, scale)))
         seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
         retrace: Any = self.step.retrace
         total = self.consts.spread([a + b for a, b in zip(consts_bar, seen_bar, strict=True)])
-        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar, total)
+        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar, total, scale)
         total = self.consts.of([found.get(i, bar) for i, bar in enumerate(total)])
         return before, total, carry_bar, self.xs.of(x_bar)
+
+    def scaled(self, consts, carry_bar):
+        """The scale in which a backward sweep runs, and the cotangents of the carry in it; None,
+        and these, where steps are not retraced."""
+        if self.step.scaling is None:
+            return None, carry_bar
+        scaling = self.step.scaling(consts)
+        scale = scaling.scale()
+        return scale, scaling.into(scale, carry_bar)
+
+    def unscaled(self, consts, scale, consts_bar, carry_bar):
+        """The cotangents of consts and of the carry after such a sweep, as they are."""
+        if self.step.scaling is None:
+            return consts_bar, carry_bar
+        total = self.consts.spread(consts_bar)
+        carry_bar, found = self.step.scaling(consts).out(scale, carry_bar, total)
+        return self.consts.of([found.get(i, bar) for i, bar in enumerate(total)]), carry_bar
 
     def zeros(self, consts, xs):
         """Where the cotangents of parameters and inputs add up, those of the carry are noted."""
@@ -142,7 +163,7 @@ class SmoothStep:
             growth.report(noted, feed, self.watched)
         return xs_bar[:count]
 
-    def reverse(self, consts, xs, ys_bar, bars, trail, start, size):
+    def reverse(self, consts, xs, ys_bar, bars, trail, start, size, scale=None):
         """The transposes of ``size`` steps from ``start`` on, along what `keep_trail` kept."""
         consts_bar, carry_bar, xs_bar = bars
         walks, restarts = isinstance(trail, Walk), self.step.restarts(consts)
@@ -152,7 +173,9 @@ class SmoothStep:
             x, y_bar = take(xs, start + i), take(ys_bar, start + i)
             if walks:
                 bars = consts_bar, carry_bar, y_bar
-                before, *bars, x_bar = self.back(consts, after, x, take(trail.kept, i), *bars)
+                before, *bars, x_bar = self.back(
+                    consts, after, x, take(trail.kept, i), *bars, scale
+                )
                 (consts_bar, carry_bar), after = in_turn(bars, before)
                 after = restarts.restored(after, trail.fresh, i)
             else:

@@ -213,8 +213,7 @@ ffi::Error transpose_of(Threads& threads, Problem& problem, ffi::RemainingArgs a
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   unmirror(problem, after);
   CHOICES((copy_out<NDIM>(problem, windows(args, 4, 5), after, result(results, 4))));
-  CHOICES((transpose<T, NDIM, HALF, Make::kPicture>(threads, problem, kappa, p, after, bar, picture, room,
-                                           static_cast<T*>(nullptr))));
+  CHOICES((transpose<T, NDIM, HALF, true>(threads, problem, kappa, p, after, bar, picture, room)));
   return ffi::Error::Success();
 }
 
@@ -232,21 +231,21 @@ ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args
   unmirror(problem, after);
   CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 3))));
   T* const none = nullptr;
-  CHOICES((transpose<T, NDIM, HALF, Make::kFields>(threads, problem, argument(args, 0), none,
-                                                   after, bar, none, result(results, 2), none)));
+  CHOICES((transpose<T, NDIM, HALF, false>(threads, problem, argument(args, 0), none, after, bar,
+                                           none, result(results, 2))));
   return ffi::Error::Success();
 }
 
-// κ, p, p', p̄', p̄°', κ̄, sources' starts, weights and values, ψ', ζ', …, ψ̄, ζ̄, … -> p°, p̄°, p̄, κ̄ with
-// that of this step, room, what the sources felt, ψ, ζ, …, ψ̄, ζ̄, …
+// κ, p, p', w', w, Σ w' ∇²p, sources' starts, weights and values, ψ', ζ', …, ψ̄, ζ̄, … -> p°, w', w°, the
+// sum with that of this step, what the sources felt, ψ, ζ, …, ψ̄, ζ̄, …
 template <int NDIM, int HALF>
 ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                       ffi::RemainingRets results) {
   T* other = started_as(args, 2, results, 0);
   T* after = started_as(args, 3, results, 1);
-  T* bar = started_as(args, 4, results, 2);
+  T* before = started_as(args, 4, results, 2);
   T* picture = started_as(args, 5, results, 3);
-  size_t from = 9, to = 6;
+  size_t from = 9, to = 5;
   for (auto& layer : problem.layers) {
     layer.psi = started_as(args, from++, results, to++);
     layer.zeta = started_as(args, from++, results, to++);
@@ -255,14 +254,11 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
     layer.psi_bar = started_as(args, from++, results, to++);
     layer.zeta_bar = started_as(args, from++, results, to++);
   }
-  T* room = result(results, 4);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
-  unmirror(problem, after);
   const auto sources = windows(args, 6, 7);
-  CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 5))));
+  CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 4))));
   CHOICES((put<NDIM>(problem, sources, argument(args, 8), T(-1), other)));
-  CHOICES((transpose<T, NDIM, HALF, Make::kBoth>(threads, problem, kappa, p, after, bar, picture, room,
-                                                other)));
+  CHOICES((retrace<T, NDIM, HALF>(threads, problem, kappa, p, after, before, picture, other)));
   return ffi::Error::Success();
 }
 

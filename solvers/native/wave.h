@@ -449,10 +449,11 @@ ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>&
   root.in_turn(lines, w, half, beyond, node);
 }
 
-// The transpose of a layer's recursion: its memory's cotangents, and what it adds to p̄.
-template <int HALF, typename T, bool LAST>
+// The transpose of a layer's recursion: its memory's cotangents, and what it adds to p̄. Or, SCALED, of
+// the adjoint field w = κ p̄, and what it adds to that times a sign.
+template <int HALF, bool SCALED, typename T, bool LAST>
 ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lines<LAST>& lines,
-                           const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar) {
+                           const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar, T sign) {
   const int64_t w = layer.width, room = lines.room(w + 2 + 4 * HALF), by = lines.next_aside();
   const Root<HALF, T> root(wave, layer);
   T* bends = scratch<T>(3 * room, 1) + 2 * HALF * by;
@@ -469,7 +470,9 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
     T* zeta_i = zeta_bar + lines.in_zeta(layer, i);
     return std::pair(
         [=](const auto& at, int64_t l) {
-          const auto gain = over * at(kappa_i, l) * at(after_i, l), zeta = at(zeta_i, l) + gain;
+          auto gain = over * at(after_i, l);
+          if (!SCALED) gain *= at(kappa_i, l);
+          const auto zeta = at(zeta_i, l) + gain;
           const auto bend = a(at, l) * zeta;
           return std::tuple(bend, gain + bend, b(at, l) * zeta);
         },
@@ -504,10 +507,13 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
   });
   lines.template over<T>(first, end, [&](int64_t i) {
     const T* slope_i = slopes + lines.aside(i) + root.of_node * by;
+    const T* kappa_i = kappa + lines.in_field(i);
     T* to = bar + lines.in_field(i);
     return std::pair(
         [=, &root](const auto& at, int64_t l) {
-          return at(to, l) + weighted<HALF>(root.inwards, at, slope_i, l, by);
+          auto bend = weighted<HALF>(root.inwards, at, slope_i, l, by);
+          if (SCALED) bend *= sign * at(kappa_i, l);
+          return at(to, l) + bend;
         },
         [=](const auto& at, int64_t l, const auto& value) { at.put(to, l, value); });
   });
@@ -709,7 +715,7 @@ T share_of(const Wave<T>& wave, int64_t number) {
   return share;
 }
 
-// κ p̄' with twice its value on walls, and its images; zeros in κ̄ if that is to start.
+// κ p̄' with twice its value on walls, and its images; zeros in κ̄ if there is one.
 template <typename T>
 void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product,
             T* picture) {
@@ -727,7 +733,7 @@ void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* afte
   mirror(wave, product);
 }
 
-// p° over p' where κ̄ is made too: 2 p - p' + κ C with the curvature C = ∇²p and, at last, gains.
+// p° over p' where Σ w' C is made too: 2 p - p' + κ C with the curvature C = ∇²p and, at last, gains.
 template <typename T, int NDIM>
 struct LeapBack {
   Leap<T, NDIM> leap;
@@ -742,32 +748,24 @@ struct LeapBack {
   }
 };
 
-// What the transpose of `leap` makes: the cotangents of fields and memory alone, κ̄ as well, or κ̄ added
-// to what there is and the field before the step.
-enum class Make { kFields, kPicture, kBoth };
-
 // The transpose of `leap`: p̄° = -p̄' over p̄' (`after`), p̄ over that of the field itself (`bar`), the
-// memory's over what it was afterwards, and κ̄ as `picture`. The images of p̄' are back in it.
-// `product` is room for a field; over `other` and the memory, of after the step, comes what was before.
-template <typename T, int NDIM, int HALF, Make MAKE>
+// memory's over what it was afterwards, and κ̄ as `picture` if IMAGED. The images of p̄' are back in it.
+// `product` is room for a field.
+template <typename T, int NDIM, int HALF, bool IMAGED>
 void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* bar,
-               T* picture, T* product, T* other) {
+               T* picture, T* product) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0, n = wave.n[NDIM - 1];
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const Target<T> of_picture{T(1), after + at.field, picture + at.field};
-    if constexpr (MAKE == Make::kBoth) {
-      const Target<T> of_other{sign, kappa + at.field, other + at.field};
-      absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                                   layer.zeta + at.zeta, Targets<T, 2>{{of_picture, of_other}});
-    }
-    if constexpr (MAKE == Make::kPicture) {
+    if constexpr (IMAGED) {
+      const Targets<T, 1> target{{{T(1), after + at.field, picture + at.field}}};
       absorb<HALF, Leave::kSame>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                                 layer.zeta + at.zeta, Targets<T, 1>{{of_picture}});
+                                 layer.zeta + at.zeta, target);
     }
-    transpose_layer<HALF>(wave, layer, lines, kappa + at.field, after + at.field,
-                          layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field);
+    transpose_layer<HALF, false>(wave, layer, lines, kappa + at.field, after + at.field,
+                                 layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field,
+                                 sign);
   };
-  scaled(threads, wave, kappa, after, product, MAKE == Make::kPicture ? picture : nullptr);
+  scaled(threads, wave, kappa, after, product, picture);
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
@@ -776,16 +774,12 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       for (int64_t r = first; r < count; ++r) use.share[r - first] = share_of(wave, number + r);
       return use;
     });
-    const auto picture_from = [&](int64_t first) {
-      const int64_t from = at + first * stride;
-      const Picture<T, NDIM> use{after + from, picture + from, stride};
-      if constexpr (MAKE == Make::kBoth) {
-        return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride}, use};
-      } else {
-        return use;
-      }
-    };
-    if (MAKE != Make::kFields) bends<NDIM, HALF>(wave, p + at, count, picture_from);
+    if constexpr (IMAGED) {
+      bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+        const int64_t from = at + first * stride;
+        return Picture<T, NDIM>{after + from, picture + from, stride};
+      });
+    }
     for (int64_t r = 0; r < count; ++r) {
       const int64_t start = row + r * stride;
       for (const Wall& wall : wave.walls) {
@@ -805,10 +799,49 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) {
-      if constexpr (MAKE == Make::kBoth) other[i] = 2 * p[i] - other[i];
       bar[i] += 2 * after[i];
       after[i] = -after[i];
     }
   });
-  if (MAKE == Make::kBoth) mirror(wave, other);
+}
+
+// A step back: p° over p' (`other`) and its memory over that of after the step, while the scaled
+// adjoint field leaps the same way, w° over w (`before`), its images made in w' (`after`) first. What
+// the step adds to Σ w' ∇²p goes to `picture`.
+template <typename T, int NDIM, int HALF>
+void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* before,
+             T* picture, T* other) {
+  mirror(wave, after);
+  const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
+    const Targets<T, 2> targets{{{T(1), after + at.field, picture + at.field},
+                                 {sign, kappa + at.field, other + at.field}}};
+    absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                 layer.zeta + at.zeta, targets);
+    transpose_layer<HALF, true>(wave, layer, lines, kappa + at.field, after + at.field,
+                                layer.psi_bar + at.psi, layer.zeta_bar + at.zeta,
+                                before + at.field, sign);
+  };
+  const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+  const auto inner = [&](int64_t row, int64_t number, int64_t count) {
+    const int64_t at = row + wave.half;
+    bends<NDIM, HALF>(wave, after + at, count, [&](int64_t first) {
+      const int64_t from = at + first * stride;
+      return Leap<T, NDIM>{after + from, kappa + from, before + from, stride};
+    });
+    bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+      const int64_t from = at + first * stride;
+      return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride},
+                               {after + from, picture + from, stride}};
+    });
+    ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
+  };
+  const auto leading = [&](const auto&... where) { layered(where..., T(-1)); };
+  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
+#pragma GCC ivdep
+    for (int64_t i = first; i < end; ++i) {
+      other[i] = 2 * p[i] - other[i];
+      before[i] = 2 * after[i] - before[i];
+    }
+  });
+  mirror(wave, other);
 }
