@@ -128,7 +128,7 @@ def _look(solver, observe, state, scale=None):
     return state, observe(state if scale is None else _scaled_in_reverse(solver, scale, state))
 
 
-def _scaled_in_reverse(solver: RetracingSolver, scale, state):
+def _scaled_in_reverse(solver: AdjointSolver, scale, state):
     """The state itself; its cotangents, as they come from a function of it, get scaled."""
     leaves, tree = jax.tree.flatten(state)
     scales, scale_tree = jax.tree.flatten(scale)
@@ -199,7 +199,7 @@ class _Body(NamedTuple):
 
     @property
     def scaling(self):
-        """The variable of the adjoint, `RetracingSolver.scaled`."""
+        """The variable of the adjoint, `AdjointSolver.scaled`."""
         scale = partial(self.solver.scale, self.coefficients)
         return Scaling(scale, self.solver.scaled, self.solver.unscaled)
 
@@ -253,11 +253,11 @@ class _Body(NamedTuple):
             state, sums, bar = walk
         return state, whole(sums), bar, x_bar
 
-    def blind(self, inputs, bar):
+    def blind(self, inputs, bar, scale):
         """The transpose alone, by `ImagingSolver.blind`."""
         n, forcing_n = inputs
         self._beat(n)
-        total, bar, forcing_bar = self.solver.blind(self.coefficients, forcing_n, bar)
+        total, bar, forcing_bar = self.solver.blind(self.coefficients, forcing_n, bar, scale)
         return total, bar, (None, forcing_bar)
 
 

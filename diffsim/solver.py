@@ -32,8 +32,8 @@ class Sampler:
 
     Who goes on with the state that it hands on, as `diffsim.simulate` does, has in reverse the
     cotangents of the data added to those of the state where they are. Of a function ``state ->
-    data`` JAX would make a state of zeros with them, and add that. With the ``scale`` of a
-    `RetracingSolver` what is added is scaled, as those of the state are.
+    data`` JAX would make a state of zeros with them, and add that. With the scale of an
+    `AdjointSolver` what is added is scaled, as those of the state are.
     """
 
     see: Callable[..., tuple[Record, Any]]
@@ -177,7 +177,10 @@ class Example(NamedTuple):
 
 
 class AdjointSolver(Solver):
-    """A solver that knows a faster transpose of its step than the one JAX derives."""
+    """A solver that knows a faster transpose of its step than the one JAX derives.
+
+    Its adjoint may run in a variable of its own, cotangents times a scale, in which it costs less.
+    """
 
     @abstractmethod
     def pullback(
@@ -187,6 +190,22 @@ class AdjointSolver(Solver):
 
         Integer leaves of the records get what ``jax.vjp`` would give: zeros of type ``float0``.
         """
+
+    def scale(self, coefficients: Record) -> Any:
+        """What `scaled` and `unscaled` scale by, computed once per run: any pytree of arrays."""
+        return None
+
+    def scaled(self, scale: Any, state_bar: Record) -> Record:
+        """A state's cotangents as `retrace` and `blind` take and give them."""
+        return state_bar
+
+    def unscaled(self, scale: Any, state_bar: Record, total: Record) -> tuple[Record, Record]:
+        """The cotangents of a state, and of the coefficients as `retrace` sums them up, unscaled.
+
+        Coefficients whose cotangents are scaled must be arrays of the solver's own making: what an
+        observation would add to those is not.
+        """
+        return state_bar, total
 
 
 def added(total: Record, more: Record) -> Record:
@@ -203,9 +222,12 @@ class ImagingSolver(AdjointSolver):
 
     @abstractmethod
     def blind(
-        self, coefficients: Record, forcing_n: Record, state_bar: Record
+        self, coefficients: Record, forcing_n: Record, state_bar: Record, scale: Any
     ) -> tuple[Record, Record, Record]:
-        """`pullback` where the state is not known: None for the coefficients that are imaged."""
+        """`pullback` where the state is not known: None for the coefficients that are imaged.
+
+        The state's cotangents are as `scaled` makes them, the others as they are.
+        """
 
     @abstractmethod
     def spectrum(self, forcing: Record) -> np.ndarray:
@@ -228,8 +250,7 @@ class RetracingSolver(AdjointSolver):
     """A solver that undoes a step and transposes it in one sweep over its fields.
 
     Where that loses something, as in a layer that absorbs, it walks back some steps all the same,
-    until `restore` puts right what rounding has spoilt. Its adjoint may run in a variable of its
-    own, cotangents times a scale, in which it costs less.
+    until `restore` puts right what rounding has spoilt.
     """
 
     @property
@@ -260,19 +281,3 @@ class RetracingSolver(AdjointSolver):
         The cotangents of the coefficients come added to ``total``, those of the steps after it.
         Both, and the state's, are as `scaled` makes them.
         """
-
-    def scale(self, coefficients: Record) -> Any:
-        """What `scaled` and `unscaled` scale by, computed once per run: any pytree of arrays."""
-        return None
-
-    def scaled(self, scale: Any, state_bar: Record) -> Record:
-        """A state's cotangents as `retrace` takes them."""
-        return state_bar
-
-    def unscaled(self, scale: Any, state_bar: Record, total: Record) -> tuple[Record, Record]:
-        """The cotangents of a state and of the coefficients from what `retrace` made of them.
-
-        Coefficients that are scaled must be arrays of the solver's own making: what an observation
-        adds to their cotangents is not.
-        """
-        return state_bar, total

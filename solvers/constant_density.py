@@ -46,30 +46,32 @@ def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar,
     return sweeps(kappa, p, memory, points, new_bar, p_bar, memory_bar)
 
 
-def adjoin(frame: Frame, dt: float, kappa, points, new_bar, p_bar, memory_bar):
+def adjoin(frame: Frame, dt: float, kappa, points, new_w, w, memory_bar):
     """`transpose` for all but κ: the adjoint field alone, which follows without the field itself.
 
-    Returns:
-        the cotangents of p, p° and the memory, and what the sources' windows see.
-    """
-    sweeps = _twin(_adjoin, _adjoin_compiled, frame, dt)
-    return sweeps(kappa, points, new_bar, p_bar, memory_bar)
-
-
-def retrace(frame: Frame, dt: float, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
-    """The field before ``p`` and the memory of then, from both after the step, and `transpose`.
-
-    The adjoint field is scaled, ``w = κ p̄`` with rigid walls' nodes counted twice, and obeys the
-    step's own recursion, ``w° = 2 w' - w + κ (∇²w' + gains)``. Where the curvature of p is known,
-    both the way back and ``Σ w' ∇²p`` follow from it, which is added to ``total``.
+    It is scaled, ``w = κ p̄`` with rigid walls' nodes counted twice, and obeys the step's own
+    recursion, ``w° = 2 w' - w + κ (∇²w' + gains)``.
 
     Args:
         new_w, w: the cotangents of the new field and, negative, of p, scaled
         memory_bar: with rigid walls' nodes twice
 
     Returns:
-        the field and the memory before the step, and what `transpose` returns, all of it scaled:
-        the sum, the cotangents of p and, negative, p° and the memory, and what the sources felt.
+        the cotangents of p and, negative, p°, of the memory, and what the sources' windows see, all
+        of it scaled.
+    """
+    sweeps = _twin(_adjoin, _adjoin_compiled, frame, dt)
+    return sweeps(kappa, points, new_w, w, memory_bar)
+
+
+def retrace(frame: Frame, dt: float, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
+    """The field before ``p`` and the memory of then, from both after the step, and `adjoin`.
+
+    Where the curvature of p is known, both the way back and ``Σ w' ∇²p``, which is κ̄ scaled, follow
+    from it: that is added to ``total``.
+
+    Returns:
+        the field and the memory before the step, the sum, and what `adjoin` returns.
     """
     sweeps = _twin(_retrace, _retrace_compiled, frame, dt)
     return sweeps(kappa, p, new, memory, shot, new_w, w, memory_bar, total)
@@ -105,27 +107,25 @@ def _fed(frame, new, shot):
 def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
     new_bar = frame.unmirror(new_bar)
     gains, _ = layers.absorb(frame, dt, p, memory)
-    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
+    scaled = stencil.materialise(kappa * new_bar)
+    images = frame.mirror(frame.weigh(scaled, 2))
+    slabs_bar, memory_bar = layers.absorb_transpose(frame, dt, scaled, memory_bar)
+    bend_bar = frame.weigh(stencil.laplacian(images, frame.order, frame.grid.spacing), 0.5)
+    p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
+    p_bar = layers.add(frame, p_bar, slabs_bar, inward=frame.halo)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     kappa_bar = stencil.materialise(new_bar * curvature)
     kappa_bar = layers.add(frame, kappa_bar, gains, scale=new_bar)
     return kappa_bar, p_bar, -new_bar, memory_bar, _felt(new_bar, points)
 
 
-def _adjoin(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
-    new_bar = frame.unmirror(new_bar)
-    p_bar, memory_bar = _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar)
-    return p_bar, -new_bar, memory_bar, _felt(new_bar, points)
-
-
-def _fields_bar(frame, dt, kappa, new_bar, p_bar, memory_bar):
-    """The cotangents of p and the memory."""
-    scaled = stencil.materialise(kappa * new_bar)
-    images = frame.mirror(frame.weigh(scaled, 2))
-    slabs_bar, memory_bar = layers.absorb_transpose(frame, dt, scaled, memory_bar)
-    bend_bar = frame.weigh(stencil.laplacian(images, frame.order, frame.grid.spacing), 0.5)
-    p_bar = stencil.materialise(p_bar + 2 * new_bar + bend_bar)
-    return layers.add(frame, p_bar, slabs_bar, inward=frame.halo), memory_bar
+def _adjoin(frame, dt, kappa, points, new_w, w, memory_bar):
+    new_w = frame.mirror(new_w)
+    slabs, memory_bar = layers.absorb_transpose(frame, dt, new_w, memory_bar)
+    bend = stencil.laplacian(new_w, frame.order, frame.grid.spacing)
+    w = stencil.materialise(2 * new_w - w + kappa * bend)
+    w = layers.add(frame, w, slabs, inward=frame.halo, scale=kappa)
+    return w, new_w, memory_bar, _felt(new_w, points)
 
 
 def _felt(new_bar, points):
@@ -133,17 +133,12 @@ def _felt(new_bar, points):
 
 
 def _retrace(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
-    new_w = frame.mirror(new_w)
     gains, memory = layers.unabsorb(frame, dt, p, memory)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     curvature = layers.add(frame, stencil.materialise(curvature), gains)
     old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
-    slabs, memory_bar = layers.absorb_transpose(frame, dt, new_w, memory_bar)
-    bend = stencil.laplacian(new_w, frame.order, frame.grid.spacing)
-    w = stencil.materialise(2 * new_w - w + kappa * bend)
-    w = layers.add(frame, w, slabs, inward=frame.halo, scale=kappa)
-    felt = _felt(new_w, shot and shot.points)
-    return old, memory, total + new_w * curvature, w, new_w, memory_bar, felt
+    w, new_w, *rest = _adjoin(frame, dt, kappa, shot and shot.points, new_w, w, memory_bar)
+    return old, memory, total + new_w * curvature, w, new_w, *rest
 
 
 # --- as calls of compiled sweeps
@@ -192,19 +187,19 @@ def _transpose_compiled(frame, dt, kappa, p, memory, points, new_bar, p_bar, mem
     return kappa_bar, p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt
 
 
-def _adjoin_compiled(frame, dt, kappa, points, new_bar, p_bar, memory_bar):
+def _adjoin_compiled(frame, dt, kappa, points, new_w, w, memory_bar):
     bars, tree = jax.tree.flatten(memory_bar)
     start, weights, _ = _windows(frame, kappa, points and Shot(points, points.weights))
-    args, room = [kappa, new_bar, p_bar, start, weights, *bars], kappa
+    args = [kappa, new_w, w, start, weights, *bars]
     results = native.call(
         "adjoin",
-        [new_bar, p_bar, room, weights, *bars],
-        {1: 0, 2: 1} | {5 + i: 4 + i for i in range(len(bars))},
+        [new_w, w, weights, *bars],
+        {1: 0, 2: 1} | {5 + i: 3 + i for i in range(len(bars))},
         args,
         **_told(frame, dt),
     )
-    previous_bar, p_bar, _, felt, *bars = results
-    return p_bar, previous_bar, jax.tree.unflatten(tree, bars), felt if points else None
+    new_w, w, felt, *bars = results
+    return w, new_w, jax.tree.unflatten(tree, bars), felt if points else None
 
 
 def _windows(frame, kappa, shot):

@@ -216,9 +216,7 @@ class Wave(RetracingSolver, ImagingSolver):
             self.frame, self.dt, kappa, p, after, memory, shot,
             p_bar, previous_bar, memory_bar, total.kappa,
         )  # fmt: skip
-        if felt is not None:
-            felt *= _per(stencil.windows(scale, coefficients.sources))
-        bars = image, p_bar, previous_bar, memory_bar, felt
+        bars = image, p_bar, previous_bar, memory_bar, _plain(felt, scale, coefficients.sources)
         more, *bars = self._bars(coefficients, forcing_n, *bars)
         sources_bar = added(total.sources, more.sources)
         return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars
@@ -241,12 +239,15 @@ class Wave(RetracingSolver, ImagingSolver):
         )
         return self._bars(coefficients, forcing_n, *bars)
 
-    def blind(self, coefficients, forcing_n, state_bar):
+    def blind(self, coefficients, forcing_n, state_bar, scale):
         """All but κ and the buoyancy, whose cotangents are products with the field."""
         if coefficients.buoyancy is not None:
             return self._pullback_over(coefficients, None, forcing_n, state_bar)
         points = coefficients.sources
-        bars = constant_density.adjoin(self.frame, self.dt, coefficients.kappa, points, *state_bar)
+        p_bar, previous_bar, memory_bar, felt = constant_density.adjoin(
+            self.frame, self.dt, coefficients.kappa, points, *state_bar
+        )
+        bars = p_bar, previous_bar, memory_bar, _plain(felt, scale, points)
         return self._bars(coefficients, forcing_n, None, *bars)
 
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
@@ -359,6 +360,11 @@ class Wave(RetracingSolver, ImagingSolver):
         initial = np.outer(np.sin(np.arange(14) / 3), np.cos(np.arange(15) / 4))
         params = WaveParams(*map(jnp.asarray, (speed, sources)), initial=jnp.asarray(initial))
         return Example(solver, params, WaveForcing(jnp.asarray(wavelets)))
+
+
+def _plain(felt, scale, points):
+    """What sources felt of scaled cotangents, as of those themselves."""
+    return None if felt is None else felt * _per(stencil.windows(scale, points))
 
 
 def _per(scale):

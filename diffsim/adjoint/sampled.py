@@ -20,7 +20,7 @@ from jax import lax
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.slices import put, take
-from diffsim.adjoint.steps import SmoothStep, Split, Step, differentiable_loop, run
+from diffsim.adjoint.steps import Leaves, SmoothStep, Split, Step, differentiable_loop, run
 from diffsim.adjoint.stretches import piling, stretches
 from diffsim.linear import inexact, varying
 from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
@@ -153,7 +153,7 @@ def _forward(adjoint, length, step, consts, carry, xs):
             f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
             "jax.jvp(jax.grad(f), …), or Revolve(checkpoints=…)"
         )
-    sight = _Sight.of(step, consts, carry, xs)
+    sight = _Sight.of(step, consts, carry, xs, step.scaling(consts).scale())
 
     def seeing(carry, x):
         new, y = step(consts, carry, x)
@@ -178,14 +178,15 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     its ends, with the image of all of it."""
     states, sights = kept
     silent = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in states[0]]
-    sight = _Sight.of(smooth.step, consts, silent, xs)
+    scale, carry_bar = smooth.scaled(consts, carry_bar)
+    sight = _Sight.of(smooth.step, consts, silent, xs, scale)
     count = sum(smooth.xs.smooth)
 
     def one(transpose, walk, i):
         consts_bar, carry_bar, xs_bar = walk
         x, y_bar, kept = take(xs, i), take(ys_bar, i), take(sights, i)
         seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
-        more, carry_bar, x_bar = transpose(smooth, consts, x, carry_bar)
+        more, carry_bar, x_bar = transpose(smooth, consts, x, carry_bar, scale)
         return (_sum(consts_bar, seen_bar, more), carry_bar, put(xs_bar, x_bar, i)), None
 
     def stretch(size, walk, inputs):
@@ -206,22 +207,26 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         inputs = jnp.array(firsts), state
         walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
     consts_bar, carry_bar, xs_bar, noted = walk
+    _, carry_bar = smooth.unscaled(consts, scale, consts_bar, carry_bar)
     return consts_bar, carry_bar, [*xs_bar, *noted]
 
 
-def _blind(smooth, consts, x, carry_bar):
+def _blind(smooth, consts, x, carry_bar, scale):
     """A step's transpose without its images."""
-    found, carry_bar, x_bar = smooth.step.blind(consts, x, carry_bar)
+    found, carry_bar, x_bar = smooth.step.blind(consts, x, carry_bar, scale)
     consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
     return consts_bar, carry_bar, smooth.xs.of(x_bar)
 
 
-def _imaged(state, size, smooth, consts, x, carry_bar):
+def _imaged(state, size, smooth, consts, x, carry_bar, scale):
     """A step's transpose with the images of a whole stretch of ``size`` steps."""
     unseen = replace(smooth, ys=Split((False,) * len(smooth.ys.smooth)))
-    found = jax.eval_shape(smooth.step.blind, consts, x, carry_bar)[0]
+    found = jax.eval_shape(smooth.step.blind, consts, x, carry_bar, scale)[0]
     times = smooth.consts.of([size if found.get(i, 0) is None else 1 for i in range(len(consts))])
+    none = [jnp.zeros_like(leaf) for leaf in smooth.consts.of(consts)]
+    _, carry_bar = smooth.unscaled(consts, scale, none, carry_bar)
     consts_bar, carry_bar, x_bar = unseen.pull(consts, state, x, carry_bar, [])
+    _, carry_bar = smooth.scaled(consts, carry_bar)
     return [n * bar for n, bar in zip(times, consts_bar, strict=True)], carry_bar, x_bar
 
 
@@ -238,24 +243,30 @@ class _Sight(NamedTuple):
 
     step: Step
     varying: Split  # of the leaves of the transposes
+    scale: Leaves  # of the cotangents of carries
 
     @classmethod
-    def of(cls, step, consts, carry, xs):
+    def of(cls, step, consts, carry, xs, scale):
         """For one problem; nothing is computed."""
         shapes = jax.ShapeDtypeStruct
         x = [shapes(leaf.shape[1:], leaf.dtype) for leaf in xs]
         carries = [shapes((1, *leaf.shape), leaf.dtype) for leaf in carry]
-        leaves = lambda *args: jax.tree.leaves(_transposes(step, *args))  # noqa: E731
+        seen = cls(step, Split(()), scale)
+        leaves = lambda *args: jax.tree.leaves(seen.of_carry(*args))  # noqa: E731
         found = varying(jax.vmap, leaves, (None, 0, None), (consts, carries, x))
-        return cls(step, Split(tuple(axis is not None for axis in found)))
+        return seen._replace(varying=Split(tuple(axis is not None for axis in found)))
+
+    def of_carry(self, consts, carry, x):
+        """The transposes at a carry."""
+        return _transposes(self.step, consts, carry, x, self.scale)
 
     def kept(self, consts, carry, x):
         """What is to be kept of a carry."""
-        return self.varying.of(jax.tree.leaves(_transposes(self.step, consts, carry, x)))
+        return self.varying.of(jax.tree.leaves(self.of_carry(consts, carry, x)))
 
     def pull(self, smooth, consts, silent, x, kept, carry_bar, y_bar):
         """The cotangents of the differentiated consts, and the carry's with those seen added."""
-        leaves, tree = jax.tree.flatten(_transposes(self.step, consts, silent, x))
+        leaves, tree = jax.tree.flatten(self.of_carry(consts, silent, x))
         leaves = self.varying.join(kept, self.varying.rest(leaves))
         consts_bar = [None] * sum(smooth.consts.smooth)
         seen = zip(jax.tree.unflatten(tree, leaves), smooth.ys.spread(y_bar), strict=True)
@@ -267,7 +278,7 @@ class _Sight(NamedTuple):
         return consts_bar, carry_bar
 
 
-def _transposes(step, consts, carry, x):
+def _transposes(step, consts, carry, x, scale):
     """For each y that has a derivative what ``jax.vjp`` of it and the carry handed on gives; by
     themselves, to be left out by themselves."""
     splits = Split.by_type(consts), Split.by_type(carry)
@@ -275,10 +286,10 @@ def _transposes(step, consts, carry, x):
 
     def seen(i, *moved):
         joined = (s.join(m, rest) for s, m, rest in zip(splits, moved, rests, strict=True))
-        carry, ys = step.look(*joined, x)
+        carry, ys = step.look(*joined, x, scale)
         return splits[1].of(carry), ys[i]
 
     moved = [split.of(part) for split, part in zip(splits, (consts, carry), strict=True)]
-    ys = jax.eval_shape(step.look, consts, carry, x)[1]
+    ys = jax.eval_shape(step.look, consts, carry, x, scale)[1]
     rows = enumerate(map(inexact, ys))
     return [jax.vjp(partial(seen, i), *moved)[1] if yes else None for i, yes in rows]

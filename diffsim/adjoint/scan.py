@@ -169,8 +169,9 @@ class Retraceable:
     none. ``consts`` are the arrays that the step closes over. The walk back starts afresh from
     ``restarts``. In `back`, and in what `look` with a scale adds in reverse, the cotangents of the
     carry and of ``consts`` are as ``scaling`` makes them. To every other strategy it is the
-    function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind(x, carry_bar)``, if
-    there is one: the cotangents with no carry, those of ``consts`` None where they ask for it.
+    function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes
+    ``blind(x, carry_bar, scale)``, if there is one: the cotangents with no carry, those of
+    ``consts`` as they are, or None where they ask for it.
     """
 
     step: Callable[[Any, Any], Any]
@@ -180,7 +181,7 @@ class Retraceable:
     consts: Any
     restarts: Restarts = NO_RESTARTS
     scaling: Scaling = AS_THEY_ARE
-    blind: Callable[[Any, Any], tuple[Any, Any, Any]] | None = None
+    blind: Callable[[Any, Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):
         return self.look(self.step(carry, x))
@@ -235,9 +236,9 @@ def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> S
         new, kept = f.trace(*unflat(carry, x))
         return tuple(jax.tree.leaves(part) for part in (*f.look(new), kept))
 
-    def look(carry, x, *scale):
+    def look(carry, x, scale):
         new, _ = unflat(carry, x)
-        return tuple(jax.tree.leaves(part) for part in f.look(new, *map(whole_scale, scale)))
+        return tuple(jax.tree.leaves(part) for part in f.look(new, whole_scale(scale)))
 
     def whole_scale(scale):
         return jax.tree.unflatten(scale_tree, scale)
@@ -267,8 +268,7 @@ def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> S
     calling = lifted(call, (carry, slices), consts)
     keeping = lifted(trace, (carry, slices), consts)
     scale, scale_tree = jax.tree.flatten(jax.eval_shape(f.scaling.scale))
-    looking = lifted(look, (carry, slices), consts)
-    seeing = lifted(look, (carry, slices, scale), consts)
+    looking = lifted(look, (carry, slices, scale), consts)
     bars = smooth.of(carry), of_consts
     retrace = lifted(back, (carry, slices, kept, *bars, scale), consts)
     scales = lifted(lambda: jax.tree.leaves(f.scaling.scale()), (), consts)
@@ -279,9 +279,6 @@ def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> S
         first = [None if i is None or i in places[:n] else total[i] for n, i in enumerate(places)]
         pairs = zip(first, of_consts, strict=True)
         return [jnp.zeros_like(const) if bar is None else bar for bar, const in pairs]
-
-    def looked(known, carry, x, scale=None):
-        return looking(known, carry, x) if scale is None else seeing(known, carry, x, scale)
 
     def retraced(known, carry, x, kept, carry_bar, total, scale):
         before, found, carry_bar, x_bar = retrace(
@@ -297,8 +294,11 @@ def _retraceable(f: Retraceable, unflat, carry, carry_tree, slices, consts) -> S
         return Scaling(*(partial(part, known) for part in (scales, scaled, unscaled)))
 
     afresh = _afresh(f.restarts, carry, carry_tree, consts)
-    step = Step(calling, keeping, None, retraced, looked, afresh, scaling)
-    return replace(step, blind=_blind(f, unflat, carry, slices, consts)) if f.blind else step
+    step = Step(calling, keeping, None, retraced, looking, afresh, scaling)
+    if f.blind:
+        types = slices, smooth.of(carry), scale
+        step = replace(step, blind=_blind(f, unflat, whole_bars, whole_scale, carry, types, consts))
+    return step
 
 
 def _inexact_leaves(tree):
@@ -323,22 +323,20 @@ def _afresh(restarts: Restarts, carry, carry_tree, consts):
     )
 
 
-def _blind(f: Retraceable, unflat, carry, slices, consts):
-    smooth = Split.by_type(carry)
+def _blind(f: Retraceable, unflat, whole_bars, whole_scale, carry, types, consts):
     paths = [p for p, c in jax.tree.leaves_with_path(f.consts) if inexact(c)]
 
-    def blind(x, carry_bar):
-        state, x = unflat(carry, x)
-        bars = jax.tree.unflatten(jax.tree.structure(state), smooth.spread(carry_bar))
-        consts_bar, *bars = f.blind(x, bars)  # pyright: ignore[reportOptionalCall]
+    def blind(x, carry_bar, scale):
+        _, x = unflat(carry, x)
+        bars = whole_bars(carry_bar), whole_scale(scale)
+        consts_bar, *bars = f.blind(x, *bars)  # pyright: ignore[reportOptionalCall]
         known = dict(jax.tree.leaves_with_path(consts_bar))
         return [known.get(path) for path in paths], *map(_inexact_leaves, bars)
 
-    lowered = lifted(blind, (slices, smooth.of(carry)), consts)
-    places = _places(f.consts, consts)
+    lowered, places = lifted(blind, types, consts), _places(f.consts, consts)
 
-    def transposed(known, x, carry_bar):
-        found, carry_bar, x_bar = lowered(known, x, carry_bar)
+    def transposed(known, x, carry_bar, scale):
+        found, carry_bar, x_bar = lowered(known, x, carry_bar, scale)
         return _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
 
     return transposed

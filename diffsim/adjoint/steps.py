@@ -35,16 +35,16 @@ class Step:
     undo: Callable[[Leaves, Leaves, Leaves, Leaves], Leaves] | None = None  # … carry, x, kept
     # both undone and transposed, as (consts, carry, x, kept, carry_bar, total, scale) -> carry
     # before it, bars, those of consts added to the total; what is handed on as ``look(consts,
-    # carry, x, scale=None)`` sees it
+    # carry, x, scale)`` sees it
     retrace: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
-    look: Callable[..., tuple[Leaves, Leaves]] | None = None
+    look: Callable[[Leaves, Leaves, Leaves, Leaves], tuple[Leaves, Leaves]] | None = None
     # what a walk back starts afresh from, given the consts; nothing if None
     afresh: Callable[[Leaves], Restarts] | None = None
     # in which its adjoint runs, given the consts; there is one if there is `retrace`
     scaling: Callable[[Leaves], Scaling] | None = None
-    # transposed with no carry at hand, as (consts, x, carry_bar) -> bars; those of consts by their
-    # number, None for the images, which ask for the carry
-    blind: Callable[[Leaves, Leaves, Leaves], tuple] | None = None
+    # transposed with no carry at hand, as (consts, x, carry_bar, scale) -> bars; those of consts by
+    # their number and as they are, None for the images, which ask for the carry
+    blind: Callable[[Leaves, Leaves, Leaves, Leaves], tuple] | None = None
     # steps in a loop's body: with an even number two levels in time swap their buffers in place
     unroll: int | bool = 2
 

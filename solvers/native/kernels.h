@@ -213,26 +213,25 @@ ffi::Error transpose_of(Threads& threads, Problem& problem, ffi::RemainingArgs a
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   unmirror(problem, after);
   CHOICES((copy_out<NDIM>(problem, windows(args, 4, 5), after, result(results, 4))));
-  CHOICES((transpose<T, NDIM, HALF, true>(threads, problem, kappa, p, after, bar, picture, room)));
+  CHOICES((transpose<T, NDIM, HALF>(threads, problem, kappa, p, after, bar, picture, room)));
   return ffi::Error::Success();
 }
 
-// κ, p̄', p̄°', sources' starts and weights, ψ̄, ζ̄, … -> p̄°, p̄, room, what the sources felt, ψ̄, ζ̄, …
+// κ, w', w, sources' starts and weights, ψ̄, ζ̄, … -> w', w°, what the sources felt, ψ̄, ζ̄, …
 template <int NDIM, int HALF>
 ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                      ffi::RemainingRets results) {
   T* after = started_as(args, 1, results, 0);
-  T* bar = started_as(args, 2, results, 1);
-  size_t from = 5, to = 4;
+  T* before = started_as(args, 2, results, 1);
+  size_t from = 5, to = 3;
   for (auto& layer : problem.layers) {
     layer.psi_bar = started_as(args, from++, results, to++);
     layer.zeta_bar = started_as(args, from++, results, to++);
   }
-  unmirror(problem, after);
-  CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 3))));
+  CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 2))));
   T* const none = nullptr;
-  CHOICES((transpose<T, NDIM, HALF, false>(threads, problem, argument(args, 0), none, after, bar,
-                                           none, result(results, 2))));
+  CHOICES((retrace<T, NDIM, HALF, false>(threads, problem, argument(args, 0), none, after, before,
+                                         none, none)));
   return ffi::Error::Success();
 }
 
@@ -258,7 +257,7 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
   const auto sources = windows(args, 6, 7);
   CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 4))));
   CHOICES((put<NDIM>(problem, sources, argument(args, 8), T(-1), other)));
-  CHOICES((retrace<T, NDIM, HALF>(threads, problem, kappa, p, after, before, picture, other)));
+  CHOICES((retrace<T, NDIM, HALF, true>(threads, problem, kappa, p, after, before, picture, other)));
   return ffi::Error::Success();
 }
 

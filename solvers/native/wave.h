@@ -715,14 +715,14 @@ T share_of(const Wave<T>& wave, int64_t number) {
   return share;
 }
 
-// κ p̄' with twice its value on walls, and its images; zeros in κ̄ if there is one.
+// κ p̄' with twice its value on walls, and its images; zeros in κ̄.
 template <typename T>
 void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product,
             T* picture) {
   threads.share(wave.full(0) * wave.stride[0], 16384, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) product[i] = kappa[i] * after[i];
-    if (picture) std::fill(picture + first, picture + end, T(0));
+    std::fill(picture + first, picture + end, T(0));
   });
   for (const Wall& wall : wave.walls) {
     const int64_t inner = wave.stride[wall.axis], size = wave.full(wall.axis) * inner;
@@ -749,18 +749,16 @@ struct LeapBack {
 };
 
 // The transpose of `leap`: p̄° = -p̄' over p̄' (`after`), p̄ over that of the field itself (`bar`), the
-// memory's over what it was afterwards, and κ̄ as `picture` if IMAGED. The images of p̄' are back in it.
+// memory's over what it was afterwards, and κ̄ as `picture`. The images of p̄' are back in it.
 // `product` is room for a field.
-template <typename T, int NDIM, int HALF, bool IMAGED>
+template <typename T, int NDIM, int HALF>
 void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* bar,
                T* picture, T* product) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0, n = wave.n[NDIM - 1];
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    if constexpr (IMAGED) {
-      const Targets<T, 1> target{{{T(1), after + at.field, picture + at.field}}};
-      absorb<HALF, Leave::kSame>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                                 layer.zeta + at.zeta, target);
-    }
+    const Targets<T, 1> target{{{T(1), after + at.field, picture + at.field}}};
+    absorb<HALF, Leave::kSame>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                               layer.zeta + at.zeta, target);
     transpose_layer<HALF, false>(wave, layer, lines, kappa + at.field, after + at.field,
                                  layer.psi_bar + at.psi, layer.zeta_bar + at.zeta, bar + at.field,
                                  sign);
@@ -774,12 +772,10 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       for (int64_t r = first; r < count; ++r) use.share[r - first] = share_of(wave, number + r);
       return use;
     });
-    if constexpr (IMAGED) {
-      bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
-        const int64_t from = at + first * stride;
-        return Picture<T, NDIM>{after + from, picture + from, stride};
-      });
-    }
+    bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+      const int64_t from = at + first * stride;
+      return Picture<T, NDIM>{after + from, picture + from, stride};
+    });
     for (int64_t r = 0; r < count; ++r) {
       const int64_t start = row + r * stride;
       for (const Wall& wall : wave.walls) {
@@ -805,18 +801,20 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   });
 }
 
-// A step back: p° over p' (`other`) and its memory over that of after the step, while the scaled
-// adjoint field leaps the same way, w° over w (`before`), its images made in w' (`after`) first. What
-// the step adds to Σ w' ∇²p goes to `picture`.
-template <typename T, int NDIM, int HALF>
+// The scaled adjoint field leaps back, w° over w (`before`), once its images are made in w' (`after`).
+// If the field is WALKED back beside it, p° comes over p' (`other`), its memory over that of after the
+// step, and what the step adds to Σ w' ∇²p to `picture`.
+template <typename T, int NDIM, int HALF, bool WALKED>
 void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* before,
              T* picture, T* other) {
   mirror(wave, after);
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const Targets<T, 2> targets{{{T(1), after + at.field, picture + at.field},
-                                 {sign, kappa + at.field, other + at.field}}};
-    absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                                 layer.zeta + at.zeta, targets);
+    if constexpr (WALKED) {
+      const Targets<T, 2> targets{{{T(1), after + at.field, picture + at.field},
+                                   {sign, kappa + at.field, other + at.field}}};
+      absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                   layer.zeta + at.zeta, targets);
+    }
     transpose_layer<HALF, true>(wave, layer, lines, kappa + at.field, after + at.field,
                                 layer.psi_bar + at.psi, layer.zeta_bar + at.zeta,
                                 before + at.field, sign);
@@ -828,20 +826,22 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
       const int64_t from = at + first * stride;
       return Leap<T, NDIM>{after + from, kappa + from, before + from, stride};
     });
-    bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
-      const int64_t from = at + first * stride;
-      return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride},
-                               {after + from, picture + from, stride}};
-    });
+    if constexpr (WALKED) {
+      bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+        const int64_t from = at + first * stride;
+        return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride},
+                                 {after + from, picture + from, stride}};
+      });
+    }
     ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
   };
   const auto leading = [&](const auto&... where) { layered(where..., T(-1)); };
   layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
 #pragma GCC ivdep
     for (int64_t i = first; i < end; ++i) {
-      other[i] = 2 * p[i] - other[i];
+      if constexpr (WALKED) other[i] = 2 * p[i] - other[i];
       before[i] = 2 * after[i] - before[i];
     }
   });
-  mirror(wave, other);
+  if (WALKED) mirror(wave, other);
 }
