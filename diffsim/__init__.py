@@ -2,11 +2,12 @@
 
 from diffsim.adjoint.checkpointed import Periodic, Revolve
 from diffsim.adjoint.fit.choose import Fit
+from diffsim.adjoint.flat import Invertible
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.online import Online, while_loop
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
-from diffsim.adjoint.scan import Invertible, StoreAll, scan
+from diffsim.adjoint.scan import StoreAll, scan
 from diffsim.adjoint.store.states import Disk, Host, Tiered
 from diffsim.curvature import gauss_newton_vp, hvp
 from diffsim.external import external_step

@@ -11,12 +11,13 @@ import numpy as np
 
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
+from diffsim.adjoint.flat import Invertible, Retraceable
 from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.restarts import Restarts
 from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scaling import Scaling
-from diffsim.adjoint.scan import Adjoint, Invertible, Retraceable, StoreAll, scan
+from diffsim.adjoint.scan import Adjoint, StoreAll, scan
 from diffsim.adjoint.steps import Split
 from diffsim.blow_up import finite
 from diffsim.host import call

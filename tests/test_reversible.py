@@ -249,17 +249,23 @@ def with_derivative(record):
 
 @pytest.mark.parametrize("cls", UNDONE + RETRACED, ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_gradient_of_a_solver(cls, every):
-    """By parameters and forcing, observed at every step and at some; 1e-10 of the largest value."""
+@pytest.mark.parametrize("by", ["instruments", "energy"])
+def test_gradient_of_a_solver(cls, every, by):
+    """By parameters and forcing, observed at every step and at some, in the middle and near a
+    corner, or by a function of all that is in a state; 1e-10 of the largest value."""
     solver, params, forcing = cls.example()
     steps = 18
     forcing = jax.tree.map(lambda series: series[:steps], forcing)
-    middle = [[sum(ends) / 2 for ends in solver.grid.extent]]
+    places = [
+        [low + part * (high - low) for low, high in solver.grid.extent] for part in (0.5, 0.1)
+    ]
+    energy = lambda state: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(state))  # noqa: E731
+    observe = solver.sampler(np.array(places)) if by == "instruments" else energy
 
     def loss(values, adjoint):
         params, forcing = values
         how = {"steps": steps, "forcing": forcing, "every": every, "adjoint": adjoint}
-        out = simulate(solver, params, solver.sampler(np.array(middle)), **how)
+        out = simulate(solver, params, observe, **how)
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(out))
 
     exact, ours = (

@@ -17,7 +17,7 @@ from annotated_types import Gt
 from jax import lax
 
 from diffsim.adjoint.checkpointed import play
-from diffsim.adjoint.scan import lifted
+from diffsim.adjoint.flat import lifted
 from diffsim.adjoint.schedule.online import binomials
 from diffsim.adjoint.slices import put, take
 from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop

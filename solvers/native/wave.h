@@ -301,19 +301,28 @@ struct Root {
   const std::array<T, kHalf + 1>&outwards, &inwards;
   int64_t of_half, of_node;
   bool low;
-  // Half points further inwards that nodes of the layer see, of one with so many cells.
-  int64_t first_beyond(int64_t width) const { return low ? width + 2 : 1 - HALF; }
-  int64_t end_beyond(int64_t width) const { return low ? width + 1 + HALF : 0; }
+  // Half points further inwards that nodes of the layer see, of one with so many cells. Along a row
+  // with those of the layer that fill a vector with them, which are to be put once more after that.
+  template <bool LAST>
+  std::pair<int64_t, int64_t> beyond(int64_t width) const {
+    constexpr int64_t kWide = VECTOR / sizeof(T);
+    int64_t first = low ? width + 2 : 1 - HALF, end = low ? width + 1 + HALF : 0;
+    if (LAST && first < end && width + 2 >= kWide) {
+      if (low) first = std::min(first, end - kWide);
+      if (!low) end = std::max(end, first + kWide);
+    }
+    return {first, end};
+  }
 
   // `Lines::over` at the half points of a layer, at those beyond and at its nodes, each node as soon as
   // the half points that it sees are done, so that they are near.
   template <bool LAST, typename Half, typename Beyond, typename Node>
   void in_turn(const Lines<LAST>& lines, int64_t width, const Half& half, const Beyond& beyond,
                const Node& node) const {
-    if (!low) lines.template over<T>(first_beyond(width), end_beyond(width), beyond);
+    const auto [first, end] = this->beyond<LAST>(width);
+    if (LAST || !low) lines.template over<T>(first, end, beyond);
     if constexpr (LAST) {
       lines.template over<T>(0, width + 2, half);
-      if (low) lines.template over<T>(first_beyond(width), end_beyond(width), beyond);
       lines.template over<T>(0, width + 1, node);
     } else {
       const int64_t lag = low ? HALF : 1;
@@ -322,7 +331,7 @@ struct Root {
       };
       for (int64_t i = 0; i < width + 2; ++i) lines.template over<T>(i, i + 1, half), then(i);
       if (!low) return;
-      for (int64_t i = width + 2; i < end_beyond(width); ++i) {
+      for (int64_t i = first; i < end; ++i) {
         lines.template over<T>(i, i + 1, beyond), then(i);
       }
     }
@@ -481,6 +490,16 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
           at.put(bend_i, l, bend), at.put(change_i, l, change), at.put(zeta_i, l, before);
         });
   });
+  const auto [from, until] = root.template beyond<LAST>(w);
+  lines.template over<T>(from, until, [&](int64_t i) {
+    const T* bend_i = bends + lines.aside(i) + root.of_half * by;
+    T* to = slopes + lines.aside(i);
+    return std::pair(
+        [=, &root](const auto& at, int64_t l) {
+          return weighted<HALF>(root.outwards, at, bend_i, l, by);
+        },
+        [=](const auto& at, int64_t l, const auto& slope) { at.put(to, l, slope); });
+  });
   lines.template over<T>(0, w + 2, [&](int64_t i) {
     const Profile<T, LAST> a{layer.half.a, i}, b{layer.half.b, i};
     const T* change_i = changes + lines.aside(i) + root.of_half * by;
@@ -495,15 +514,6 @@ ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Lin
         [=](const auto& at, int64_t l, const auto& v) {
           at.put(to, l, v.first), at.put(psi_i, l, v.second);
         });
-  });
-  lines.template over<T>(root.first_beyond(w), root.end_beyond(w), [&](int64_t i) {
-    const T* bend_i = bends + lines.aside(i) + root.of_half * by;
-    T* to = slopes + lines.aside(i);
-    return std::pair(
-        [=, &root](const auto& at, int64_t l) {
-          return weighted<HALF>(root.outwards, at, bend_i, l, by);
-        },
-        [=](const auto& at, int64_t l, const auto& slope) { at.put(to, l, slope); });
   });
   lines.template over<T>(first, end, [&](int64_t i) {
     const T* slope_i = slopes + lines.aside(i) + root.of_node * by;
