@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
-from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
-from diffsim.adjoint.scaling import AS_THEY_ARE, Scaling
+from diffsim.adjoint.restarts import Restarts
+from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.linear import inexact, zero_tangent
 
@@ -57,8 +57,8 @@ class Retraceable:
     look: Callable[..., tuple[Any, Any]]
     back: Callable[..., tuple[Any, Any, Any, Any]]
     consts: Any
-    restarts: Restarts = NO_RESTARTS
-    scaling: Scaling = AS_THEY_ARE
+    restarts: Restarts
+    scaling: Scaling
     blind: Callable[[Any, Any, Any], tuple[Any, Any, Any]] | None = None
 
     def __call__(self, carry, x):

@@ -14,6 +14,3 @@ class Scaling(NamedTuple):
     into: Callable[[Any, Any], Any]  # scale, carry_bar -> carry_bar, scaled
     # scale, both scaled -> carry_bar, consts_bar
     out: Callable[[Any, Any, Any], tuple[Any, Any]]
-
-
-AS_THEY_ARE = Scaling(lambda: None, lambda _, bar: bar, lambda _, *bars: bars)
