@@ -84,7 +84,7 @@ def simulate(
         )
     if isinstance(adjoint, Sampled):
         _refuse_sampling(solver, adjoint, every)
-    body = _Body(solver, solver.coefficients(params), every, tick)
+    body = _Body(solver, step_of(solver), solver.coefficients(params), every, tick)
     init, inputs = solver.init(params), (jnp.arange(steps), forcing)
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
@@ -157,6 +157,7 @@ class _Body(NamedTuple):
     """
 
     solver: Any
+    step: Callable  # `step_of` the solver
     coefficients: Record
     every: int
     tick: Callable[[], None] | None
@@ -167,12 +168,12 @@ class _Body(NamedTuple):
 
     def forth(self, state, inputs):
         """The state after a step, or after a stretch of them."""
-        return self._moved(lambda *args: (step_of(self.solver)(*args), None))(state, inputs)[0]
+        return self._moved(lambda *args: (self.step(*args), None))(state, inputs)[0]
 
     def keeping(self, state, inputs):
         """The same, and what `ReversibleSolver.keep` keeps of each state."""
-        step, keep = step_of(self.solver), self.solver.keep
-        return self._moved(lambda *args: (step(*args), keep(args[1])))(state, inputs)
+        keep = self.solver.keep
+        return self._moved(lambda *args: (self.step(*args), keep(args[1])))(state, inputs)
 
     def _moved(self, move):
         """Forth, by ``move(coefficients, state, forcing_n) -> (new, kept)``."""
@@ -213,9 +214,9 @@ class _Body(NamedTuple):
             (state, fresh), (i, (n, forcing_n)) = walk, inputs
             self._beat(n)
             fresh, state = self._within.note(fresh, state, i)
-            return (step(self.coefficients, state, forcing_n), fresh), None
+            return (self.step(self.coefficients, state, forcing_n), fresh), None
 
-        step, walk = step_of(self.solver), (state, self._within.room(state, self.every))
+        walk = state, self._within.room(state, self.every)
         return jax.lax.scan(one, walk, (jnp.arange(self.every), inputs), self.every)[0]
 
     def undo(self, state, inputs, kept):
@@ -278,24 +279,27 @@ def _refuse_sampling(solver, adjoint, every):
 
 
 def step_of(solver: Solver) -> Callable:
-    """The solver's step as JAX is to see it: with the solver's own transpose if it has one."""
+    """The solver's step as JAX is to see it: traced once, however often it stands in a program,
+    and with the solver's own transpose if it has one."""
+    plain = jax.jit(solver.step, inline=True)
     if not isinstance(solver, AdjointSolver):
-        return solver.step
+        return plain
+    pullback = jax.jit(solver.pullback, inline=True)
 
     def step(*args):
         leaves, tree = jax.tree.flatten(args)
-        new = jax.eval_shape(solver.step, *args)
-        leaves = derivable(*_rules(solver, tree, Split.by_type(jax.tree.leaves(new))))(leaves)
-        return jax.tree.unflatten(jax.tree.structure(new), leaves)
+        new = jax.eval_shape(plain, *args)
+        rules = _rules(plain, pullback, tree, Split.by_type(jax.tree.leaves(new)))
+        return jax.tree.unflatten(jax.tree.structure(new), derivable(*rules)(leaves))
 
     return step
 
 
-def _rules(solver, tree, results):
+def _rules(step, pullback, tree, results):
     """A step on lists of leaves, and its derivatives as `derivable` takes them."""
 
     def run(leaves):
-        return jax.tree.leaves(solver.step(*jax.tree.unflatten(tree, leaves)))
+        return jax.tree.leaves(step(*jax.tree.unflatten(tree, leaves)))
 
     def rule(moves, leaves):
         moving = Split(moves)
@@ -313,7 +317,7 @@ def _rules(solver, tree, results):
                 else jnp.zeros_like(leaf) if bar is None else bar
                 for leaf, yes, bar in zip(state, results.smooth, results.spread(bars), strict=True)
             ]  # fmt: skip
-            bars = solver.pullback(*args, jax.tree.unflatten(state_tree, state_bar))
+            bars = pullback(*args, jax.tree.unflatten(state_tree, state_bar))
             return moving.of(jax.tree.leaves(bars))
 
         return run(leaves), leaves, tangent, transpose

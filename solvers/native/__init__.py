@@ -78,6 +78,7 @@ def twin(plain: Callable, compiled: Callable, in_turn: bool = True) -> Callable:
     """
     if not built():
         return plain
+    plain = jax.jit(plain, inline=True)  # traced once, though it is asked for its shapes as well
 
     def flat(f, tree, *leaves):
         return jax.tree.leaves(f(*jax.tree.unflatten(tree, leaves)))
