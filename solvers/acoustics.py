@@ -9,7 +9,7 @@ import numpy as np
 
 from diffsim.grid import Grid
 from diffsim.solver import Quantity, Remark, Sampler
-from solvers import constant_density, stencil
+from solvers import constant_density, off_grid, stencil
 from solvers.faces import Frame
 
 
@@ -29,12 +29,12 @@ def refuse_shapes(grid: Grid, params, names):
             )
 
 
-def sources(frame: Frame, radius: int, places, moments, kappa) -> stencil.Points:
+def sources(frame: Frame, radius: int, places, moments, kappa) -> off_grid.Points:
     """What sources at ``places`` add to the next field: weights times κ over a cell's volume."""
     points = frame.points(places, radius)
     if moments is not None:
         points = points._replace(weights=_moved(frame, radius, places, moments, points.weights))
-    per_cell = stencil.windows(frame.weigh(kappa, 2), points) / math.prod(frame.grid.spacing)
+    per_cell = off_grid.windows(frame.weigh(kappa, 2), points) / math.prod(frame.grid.spacing)
     return points._replace(weights=points.weights.astype(kappa.dtype) * per_cell)
 
 
@@ -61,7 +61,7 @@ def rows(frame: Frame, values, ndim: int):
     return jnp.expand_dims(jnp.repeat(values, frame.copies), tuple(range(1, ndim)))
 
 
-def series(frame: Frame, points: stencil.Points | None, forcing_n: WaveForcing):
+def series(frame: Frame, points: off_grid.Points | None, forcing_n: WaveForcing):
     """What goes into each window of the sources."""
     given, copies = forcing_n.sources, frame.copies
     count = 0 if points is None else len(points.weights) // copies
@@ -80,7 +80,7 @@ def shot(frame: Frame, points, forcing_n, dtype) -> constant_density.Shot | None
     return constant_density.Shot(points, series(frame, points, forcing_n).astype(dtype))
 
 
-def sources_bar(frame: Frame, points: stencil.Points | None, forcing_n, felt):
+def sources_bar(frame: Frame, points: off_grid.Points | None, forcing_n, felt):
     """Cotangents of the sources' weights and series, from what their windows felt."""
     if points is None:
         return None, None
@@ -94,16 +94,16 @@ def sources_bar(frame: Frame, points: stencil.Points | None, forcing_n, felt):
             series_bar = series_bar.reshape(-1, frame.copies).sum(1)
         forcing_bar = WaveForcing(series_bar.astype(given.dtype))
     start_bar = np.zeros(points.start.shape, jax.dtypes.float0)
-    return stencil.Points(start_bar, weights_bar), forcing_bar
+    return off_grid.Points(start_bar, weights_bar), forcing_bar
 
 
 def sampler(frame: Frame, radius: int, positions, along: int | None) -> Sampler:
     """Pressure (Pa) at positions or, ``along`` an axis, its gradient (Pa/m)."""
-    points = frame.points(jnp.asarray(positions), radius, along)
+    points = frame.points(positions, radius, along)
     copies = frame.copies
 
     def see(state, scale=None):
-        state, seen = stencil.see(state, "pressure", points, scale)
+        state, seen = off_grid.see(state, "pressure", points, scale)
         return state, seen if copies == 1 else seen.reshape(-1, copies).sum(1)
 
     return Sampler(see)
@@ -152,7 +152,7 @@ def misplaced(frame: Frame, places, moments) -> list[Remark]:
         text = f"shape {places.shape}: give a row of {axes} numbers for each source"
         return [Remark("params.sources", text)]
     remarks = []
-    for i in np.flatnonzero(frame.outside(places)):
+    for i in np.flatnonzero(frame.reach.outside(places)):
         place, extent = places[i].tolist(), frame.grid.extent
         text = f"source {i} at {place} m is outside the grid {extent} m: move it inside"
         remarks.append(Remark("params.sources", text))

@@ -32,7 +32,7 @@ from annotated_types import Ge, Gt, Le, MinLen
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, frozen
-from solvers import acoustics, constant_density, layers, stencil
+from solvers import acoustics, constant_density, layers, off_grid
 from solvers.acoustics import WaveForcing
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
@@ -60,7 +60,7 @@ class AttenuatingCoefficients(NamedTuple):
     kappa: jax.Array  # m², dt² c² (2 + r ω₀ dt) / (2 + ω₀ dt / r); 0 in halo and free surfaces
     kept: jax.Array  # a, what a step leaves of w; zero there
     gain: jax.Array  # g, of w from the second difference of p in time; zero there
-    sources: stencil.Points | None  # weights times κ over the cell's volume
+    sources: off_grid.Points | None  # weights times κ over the cell's volume
 
 
 class AttenuatingState(NamedTuple):

@@ -11,14 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from solvers import layers, native, stencil
+from solvers import layers, native, off_grid, stencil
 from solvers.faces import Frame
 
 
 class Shot(NamedTuple):
     """What sources add to the next field: ``values`` [source], spread by ``points``."""
 
-    points: stencil.Points
+    points: off_grid.Points
     values: jax.Array
 
 
@@ -101,7 +101,7 @@ def _leap(frame, kappa, p, other, gains, shot):
 
 def _fed(frame, new, shot):
     """With the shot and images; XLA would merge a shot in ``other`` into the stencil."""
-    return frame.mirror(new if shot is None else stencil.put(new, *shot))
+    return frame.mirror(new if shot is None else off_grid.put(new, *shot))
 
 
 def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
@@ -129,7 +129,7 @@ def _adjoin(frame, dt, kappa, points, new_w, w, memory_bar):
 
 
 def _felt(new_bar, points):
-    return None if points is None else stencil.windows(new_bar, points)
+    return None if points is None else off_grid.windows(new_bar, points)
 
 
 def _retrace(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total):

@@ -4,15 +4,13 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
-import jax.core
 import jax.numpy as jnp
-import numpy as np
 from annotated_types import Ge, Gt
 from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import frozen
-from solvers import stencil
+from solvers import off_grid, stencil
 
 Positive = Annotated[float, Gt(0)]
 
@@ -192,50 +190,38 @@ class Frame:
         """Windows for each point: on a periodic axis one at either end."""
         return 2 ** sum(isinstance(low, Periodic) for low, _ in self.boundary)
 
-    def outside(self, positions):
-        """`Grid.outside`, where a periodic axis ends with the image of its first node."""
+    @property
+    def reach(self) -> Grid:
+        """Where points may be: the grid and, on a periodic axis, up to its first node's image."""
         ends = zip(self.grid.shape, self.boundary, strict=True)
         shape = tuple(n + isinstance(low, Periodic) for n, (low, _) in ends)
-        return dataclasses.replace(self.grid, shape=shape).outside(positions)
+        return dataclasses.replace(self.grid, shape=shape)
 
-    def points(self, positions, radius: int, along: int | None = None) -> stencil.Points:
+    def points(self, positions, radius: int, along: int | None = None) -> off_grid.Points:
         """Windows in the field around positions in metres, `copies` of them for each in turn.
 
-        With ``along`` the weights are those of the derivative along that axis (1/m). Outside the
-        grid there is no wave to feel: positions known by now are refused; where a traced one
-        leaves the grid, its weights are NaN rather than a silent zero.
+        With ``along`` the weights are those of the derivative along that axis (1/m).
         """
-        if positions.ndim != 2 or positions.shape[1] != self.grid.ndim:
-            raise ValueError(
-                f"positions of shape {positions.shape}: give a row of {self.grid.ndim} numbers each"
-            )
         if along is not None and not 0 <= along < self.grid.ndim:
             raise ValueError(
                 f"along={along}, but the grid has {self.grid.ndim} axes: give one of 0 to "
                 f"{self.grid.ndim - 1}"
             )
-        outside = self.outside(positions)
-        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
-            first = positions[int(np.argmax(outside))].tolist()
-            raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{self.grid.extent} m, the first at {first} m: move them inside"
-            )
-        nodes = self.grid.nodes(positions)
-        nodes = [node + w[0] for node, w in zip(nodes, self.widths, strict=True)]
-        nodes, lost = self._copied(nodes, jnp.asarray(outside))
-        signs = [tuple(_SIGN.get(type(face), 0) for face in faces) for faces in self.boundary]
-        points = stencil.points(nodes, self.inner, radius, signs, along)
-        lost = jnp.expand_dims(lost, tuple(range(1, self.grid.ndim + 1)))
-        weights = jnp.where(lost, jnp.nan, points.weights)
+        return off_grid.located(self.reach, positions, Frame._windows, self, radius, along)
+
+    @staticmethod
+    def _windows(positions, frame, radius, along):
+        nodes = frame.grid.nodes(positions)
+        nodes = [node + w[0] for node, w in zip(nodes, frame.widths, strict=True)]
+        signs = [tuple(_SIGN.get(type(face), 0) for face in faces) for faces in frame.boundary]
+        start, weights = off_grid.sinc(frame._copied(nodes), frame.inner, radius, signs, along)
         if along is not None:
-            weights = weights / self.grid.spacing[along]
+            weights = weights / frame.grid.spacing[along]
         # places that XLA knew while compiling would be merged into the field's kernel, at half the
         # speed of the whole step
-        start = lax.optimization_barrier(points.start + self.halo)
-        return stencil.Points(start, weights)
+        return off_grid.Points(lax.optimization_barrier(start + frame.halo), weights)
 
-    def _copied(self, nodes, outside):
+    def _copied(self, nodes):
         """Each point and, on a periodic axis, its nearer image, which shares the window's rest."""
         for axis, (low, _) in enumerate(self.boundary):
             if isinstance(low, Periodic):
@@ -243,8 +229,7 @@ class Frame:
                 image = nodes[axis] + jnp.where(nodes[axis] < n / 2, n, -n)
                 nodes = [jnp.stack([x, x if i != axis else image], -1) for i, x in enumerate(nodes)]
                 nodes = [x.reshape(-1) for x in nodes]
-                outside = jnp.repeat(outside, 2)
-        return nodes, outside
+        return nodes
 
 
 _SIGN = {Free: -1, Rigid: 1}

@@ -20,7 +20,7 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, frozen
-from solvers import multigrid, stencil
+from solvers import multigrid, off_grid, stencil
 from solvers.diffusion import RKL2, Explicit, Problem, Scheme, Theta
 
 __all__ = [
@@ -127,7 +127,7 @@ class HeatCoefficients(NamedTuple):
     boundary: jax.Array
     exchange: jax.Array
     law: Law
-    sources: stencil.Points  # weights over the cell's volume
+    sources: off_grid.Points  # weights over the cell's volume
 
 
 class HeatState(NamedTuple):
@@ -227,7 +227,7 @@ class Heat(AdjointSolver):
 
     def sampler(self, positions):
         points = self._points(jnp.asarray(positions))
-        return Sampler(lambda state, scale=None: stencil.see(state, "temperature", points, scale))
+        return Sampler(lambda state, scale=None: off_grid.see(state, "temperature", points, scale))
 
     def check(self, params, forcing=None):
         misshapen = [
@@ -319,7 +319,7 @@ class Heat(AdjointSolver):
         new = self._plus(new, gains)
         if power is None:
             return new
-        return stencil.put(new, c.sources._replace(weights=heat), jnp.ones_like(power))
+        return off_grid.put(new, c.sources._replace(weights=heat), jnp.ones_like(power))
 
     def _rate(self, c, theta):
         """``∇·(k₀ ∇θ) + q`` but for what comes through faces and from point sources."""
@@ -350,7 +350,7 @@ class Heat(AdjointSolver):
         if pace.ndim == 0:
             return ends, [pace] * len(ends), pace, factor
         paces = [pace[where] for where in self._beside]
-        return ends, paces, stencil.windows(pace, c.sources), factor
+        return ends, paces, off_grid.windows(pace, c.sources), factor
 
     def _thin(self, c, power, ends, paces, window, factor):
         """What faces add to the cells beside them, and point sources to those around them."""
@@ -388,7 +388,7 @@ class Heat(AdjointSolver):
         small = c._replace(conductance=None, heating=None)
         rims = self._rims(c, theta, pace, factor)
         _, transpose = jax.vjp(self._thin, small, power, *rims)
-        heat_bar = None if power is None else stencil.windows(new_bar, c.sources)
+        heat_bar = None if power is None else off_grid.windows(new_bar, c.sources)
         bars = transpose(([new_bar[where] for where in self._beside], heat_bar))
         small_bar, power_bar, ends_bar, paces_bar, window_bar, factor_bar = bars
         factor_bar += jnp.sum(pace * new_bar * rate)
@@ -400,7 +400,7 @@ class Heat(AdjointSolver):
             pace_bar = self._plus(factor * new_bar * rate, paces_bar)
             if power is not None:
                 points = c.sources._replace(weights=window_bar)
-                pace_bar = stencil.put(pace_bar, points, jnp.ones_like(power))
+                pace_bar = off_grid.put(pace_bar, points, jnp.ones_like(power))
         jumps = zip(multigrid.jumps(scaled), multigrid.jumps(theta), strict=True)
         conductance = [-scale * a * b for a, b in jumps]
         heating = None if c.heating is None else scale * scaled
@@ -466,20 +466,8 @@ class Heat(AdjointSolver):
         Their weights are positive and sum to one: sources keep the maximum principle and their
         heat. Where a traced position leaves the grid, they are NaN rather than a silent zero.
         """
-        if positions.ndim != 2 or positions.shape[1] != self.grid.ndim:
-            raise ValueError(
-                f"positions of shape {positions.shape}: give a row of {self.grid.ndim} numbers each"
-            )
-        outside = self.grid.outside(positions)
-        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
-            first = positions[int(np.argmax(outside))].tolist()
-            raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{self.grid.extent} m, the first at {first} m: move them inside"
-            )
-        points = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
-        lost = jnp.expand_dims(jnp.asarray(outside), tuple(range(1, self.grid.ndim + 1)))
-        return stencil.Points(points.start + 1, jnp.where(lost, jnp.nan, points.weights))
+        points = off_grid.located(self.grid, positions, off_grid.between_nodes, self.grid)
+        return points._replace(start=points.start + 1)
 
 
 def _misfit(name, given, shape):

@@ -16,7 +16,7 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import Example, Quantity, Remark, ReversibleSolver, Sampler, frozen
-from solvers import okada, stencil
+from solvers import off_grid, okada, stencil
 from solvers.earth import Sphere
 
 Positive = Annotated[float, Gt(0)]
@@ -181,15 +181,8 @@ class LinearShallowWater(ReversibleSolver):
 
     def sampler(self, positions):
         """Gauges of the water level, linear between cells."""
-        positions = jnp.asarray(positions)
-        outside = self.grid.outside(positions)
-        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
-            raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{self.grid.extent} m: move them inside"
-            )
-        points = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
-        return Sampler(lambda state, scale=None: stencil.see(state, "stage", points, scale))
+        points = off_grid.located(self.grid, positions, off_grid.between_nodes, self.grid)
+        return Sampler(lambda state, scale=None: off_grid.see(state, "stage", points, scale))
 
     def check(self, params, forcing=None):
         remarks = [

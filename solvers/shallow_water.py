@@ -18,7 +18,7 @@ from annotated_types import Gt, MinLen
 
 from diffsim.grid import Grid
 from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, frozen
-from solvers import okada, stencil
+from solvers import off_grid, okada, stencil
 from solvers.earth import Coriolis, Rotation, Sphere
 from solvers.finite_volumes import FiniteVolumes
 from solvers.shores import Discharge, Face, Open, Periodic, Stage, Wall  # noqa: F401
@@ -190,20 +190,11 @@ class ShallowWater(AdjointSolver):
 
     def sampler(self, positions):
         """Gauges of the water level, linear between cells; on dry land they see the bed."""
-        positions = jnp.asarray(positions)
-        outside = self.grid.outside(positions)
-        if not isinstance(outside, jax.core.Tracer) and np.any(outside):
-            raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{self.grid.extent} m: move them inside"
-            )
-        start, weights = stencil.linear_points(self.grid.nodes(positions), self.grid.shape)
-        lost = jnp.expand_dims(jnp.asarray(outside), tuple(range(1, weights.ndim)))
-        points = stencil.Points(start, jnp.where(lost, jnp.nan, weights))
+        points = off_grid.located(self.grid, positions, off_grid.between_nodes, self.grid)
 
         def see(state):
-            state, depth = stencil.see(state, "depth", points)
-            state, bed = stencil.see(state, "bed", points)
+            state, depth = off_grid.see(state, "depth", points)
+            state, bed = off_grid.see(state, "bed", points)
             return state, depth + bed
 
         return Sampler(see)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from solvers import stencil
+from solvers import off_grid, stencil
 from solvers.faces import Absorbing, Frame, Free, Rigid
 
 
@@ -36,7 +36,7 @@ def at(frame: Frame, density, positions):
         wide = frame.beyond(wide, axis, 1)
     places = zip(frame.grid.nodes(positions), frame.widths, strict=True)
     nodes = [node + before + 1 for node, (before, _) in places]
-    return stencil.take(wide, stencil.linear_points(nodes, wide.shape))
+    return off_grid.take(wide, off_grid.linear(nodes, wide.shape))
 
 
 def largest_eigenvalue(frame: Frame, speed, density) -> float:

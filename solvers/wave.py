@@ -24,7 +24,15 @@ from diffsim.solver import (
     added,
     frozen,
 )
-from solvers import acoustics, constant_density, divergence, layers, stencil, variable_density
+from solvers import (
+    acoustics,
+    constant_density,
+    divergence,
+    layers,
+    off_grid,
+    stencil,
+    variable_density,
+)
 from solvers.acoustics import WaveForcing
 from solvers.faces import Absorbing, Face, Frame, Free, Periodic, Rigid, refuse_misfits
 
@@ -51,7 +59,7 @@ class WaveParams(NamedTuple):
 
 class WaveCoefficients(NamedTuple):
     kappa: jax.Array  # m², dt² c², zero in the halo and on free surfaces; times ρ if that varies
-    sources: stencil.Points | None  # weights times dt² c² over the cell's volume
+    sources: off_grid.Points | None  # weights times dt² c² over the cell's volume
     buoyancy: tuple | None = None  # 1/(ρ h²) halfway between nodes along each axis
 
 
@@ -156,7 +164,7 @@ class Wave(RetracingSolver, ImagingSolver):
         """
         if forcing_n is not None:
             series = acoustics.series(self.frame, coefficients.sources, forcing_n)
-            field = stencil.put(field, coefficients.sources, series)
+            field = off_grid.put(field, coefficients.sources, series)
         return self.frame.mirror(field)
 
     def _shot(self, coefficients, forcing_n):
@@ -281,7 +289,7 @@ class Wave(RetracingSolver, ImagingSolver):
         total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
         p_bar = divergence.with_halo_of(frame, p_bar, total)
         sources = coefficients.sources
-        felt = None if sources is None else stencil.windows(new_bar, sources)
+        felt = None if sources is None else off_grid.windows(new_bar, sources)
         sources_bar, forcing_bar = acoustics.sources_bar(
             self.frame, coefficients.sources, forcing_n, felt
         )
@@ -364,7 +372,7 @@ class Wave(RetracingSolver, ImagingSolver):
 
 def _plain(felt, scale, points):
     """What sources felt of scaled cotangents, as of those themselves."""
-    return None if felt is None else felt * _per(stencil.windows(scale, points))
+    return None if felt is None else felt * _per(off_grid.windows(scale, points))
 
 
 def _per(scale):

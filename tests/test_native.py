@@ -14,7 +14,7 @@ import pytest
 
 from diffsim import Reversible, Revolve, simulate
 from diffsim.grid import Grid
-from solvers import constant_density, layers, native, stencil
+from solvers import constant_density, layers, native, off_grid
 from solvers.faces import Absorbing, Frame, Free, Periodic, Rigid
 from solvers.wave import Wave, WaveForcing, WaveParams
 
@@ -60,7 +60,7 @@ class Problem:
         start = np.stack(starts, -1) + self.frame.halo
         start[-1] = start[0]
         weights = self.noise(np.empty((sources, *[window] * len(starts))))
-        points = stencil.Points(jnp.asarray(start), weights)
+        points = off_grid.Points(jnp.asarray(start), weights)
         return constant_density.Shot(points, self.noise(np.empty(sources)))
 
     @property
@@ -207,7 +207,7 @@ def windows(shape, width, dtype):
     field = jnp.asarray(random.standard_normal(shape), dtype)
     start = np.stack([random.integers(0, n - width + 1, 20) for n in shape], -1)
     weights = random.standard_normal((20, *[width] * len(shape)))
-    points = stencil.Points(jnp.asarray(start), jnp.asarray(weights, dtype))
+    points = off_grid.Points(jnp.asarray(start), jnp.asarray(weights, dtype))
     return field, points, jnp.asarray(random.standard_normal(20), dtype)
 
 
@@ -218,8 +218,8 @@ def windows(shape, width, dtype):
 )
 def test_what_is_seen_and_put_at_points_is_that_of_the_plain_twin(shape, width, dtype):
     field, points, values = windows(shape, width, dtype)
-    same(jax.jit(stencil.take)(field, points), stencil._take(field, points))
-    same(jax.jit(stencil.put)(field, points, values), stencil._put(field, points, values))
+    same(jax.jit(off_grid.take)(field, points), off_grid._take(field, points))
+    same(jax.jit(off_grid.put)(field, points, values), off_grid._put(field, points, values))
 
 
 def test_derivatives_of_what_is_seen_are_those_of_plain_jax():
@@ -231,16 +231,16 @@ def test_derivatives_of_what_is_seen_are_those_of_plain_jax():
 
     def handed_on(field, weights):
         points_there = points._replace(weights=weights)
-        state, seen = stencil.see(Field(field**2), "values", points_there)
+        state, seen = off_grid.see(Field(field**2), "values", points_there)
         return jnp.sum(jnp.sin(state.values)) + jnp.sum(seen**3)
 
     def seen_only(field, weights):
         state = Field(field**2)
-        seen = stencil.see(state, "values", points._replace(weights=weights))[1]
+        seen = off_grid.see(state, "values", points._replace(weights=weights))[1]
         return jnp.sum(jnp.sin(state.values)) + jnp.sum(seen**3)
 
     def plain(field, weights):
-        seen = stencil._take(field**2, points._replace(weights=weights))
+        seen = off_grid._take(field**2, points._replace(weights=weights))
         return jnp.sum(jnp.sin(field**2)) + jnp.sum(seen**3)
 
     def derivatives(f):

@@ -56,6 +56,20 @@ def data(solver, values, adjoint):
     return seen, state
 
 
+@each_solver
+def test_outside_the_grid_there_is_nothing_to_see(cls):
+    """A place known by now is refused; under jit it reads NaN, no neighbour's value, no zero."""
+    solver, params, _ = cls.example()
+    state = solver.init(params)
+    outside = instruments(solver) + np.array([[0.0], [1.0]]) * np.ptp(solver.grid.extent, axis=1)
+    with pytest.raises(ValueError, match="1 of 2 positions are outside the grid"):
+        solver.sampler(outside)
+    with pytest.raises(ValueError, match="give a row of"):
+        solver.sampler(outside[0])
+    seen = jax.jit(lambda places: solver.sampler(places)(state))(outside)
+    assert np.array_equal(np.isnan(seen), [False, True])
+
+
 @functools.cache
 def scales(cls):
     """What brings all that comes out of the solver's example to order one."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from wave_case import ricker, shoot, wave
 
-from solvers import stencil
+from solvers import off_grid
 from solvers.wave import Free, Rigid, WaveParams
 
 SPACING, SHAPE = 10.0, (26, 28)
@@ -29,8 +29,8 @@ def test_reciprocity(medium):
     back = shoot(SOLVER, SPEED, [b], [a], wavelet, along=1, **medium)
     if medium:
         nodes = [jnp.asarray(PLACES[:2, axis]) / SPACING for axis in (0, 1)]
-        points = stencil.linear_points(nodes, SHAPE)
-        density = stencil.take(jnp.asarray(DENSITY), points)
+        points = off_grid.linear(nodes, SHAPE)
+        density = off_grid.take(jnp.asarray(DENSITY), points)
         there, back = there * density[0], back * density[1]
     assert there == pytest.approx(back, abs=1e-12 * np.abs(back).max())
 
@@ -55,7 +55,7 @@ def spread(sources, moments):
     params = WaveParams(jnp.asarray(SPEED), jnp.asarray(sources), moments=jnp.asarray(moments))
     points = SOLVER.coefficients(params).sources
     silent = jnp.zeros([n + SOLVER.order for n in SHAPE])
-    return stencil.put(silent, points, jnp.ones(len(sources)))
+    return off_grid.put(silent, points, jnp.ones(len(sources)))
 
 
 def test_dipole_is_the_limit_of_two_opposite_sources():

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import i0
 from wave_case import ricker, shoot, wave
 
-from solvers import stencil
+from solvers import off_grid
 
 SPACING, DT, SPEED, FREQUENCY = 10.0, 2e-3, 1500.0, 10.0  # m, s, m/s, Hz
 PEERS = {2: 0.051, 3: 0.003, 4: 0.008, 5: 0.002, 6: 5e-4, 7: 8e-5, 8: 6e-5}
@@ -46,7 +46,7 @@ def test_linear_weights_are_worse():
     assert np.linalg.norm(off - on_nodes) > 0.01 * np.linalg.norm(on_nodes)
 
 
-@pytest.mark.parametrize("radius", stencil.KAISER)
+@pytest.mark.parametrize("radius", off_grid.KAISER)
 def test_window_is_the_best_up_to_half_of_nyquist(radius):
     """Hicks chose b so that the worst error for wavenumbers up to π/2 per cell is least.
 
@@ -62,18 +62,18 @@ def test_window_is_the_best_up_to_half_of_nyquist(radius):
         weights = np.sinc(x) * i0(b * inside**0.5) / i0(b) * (inside > 0)
         return np.abs((weights * np.exp(1j * k[:, None, None] * x)).sum(-1) - 1).max()
 
-    b = stencil.KAISER[radius]
+    b = off_grid.KAISER[radius]
     assert worst(b) < 1.01 * min(worst(0.97 * b), worst(1.03 * b))
 
 
-@pytest.mark.parametrize("radius", stencil.KAISER)
+@pytest.mark.parametrize("radius", off_grid.KAISER)
 def test_weights_on_a_node_are_a_delta(radius):
     """All but round-off of π in the sinc and of the window's series; its slope there is finite."""
     node = [jnp.array([12.0]), jnp.array([7.0])]
 
     @jax.jit
     def spread(node):
-        return stencil.points(node, (25, 25), radius, NOT_ODD).weights[0]
+        return off_grid.sinc(node, (25, 25), radius, NOT_ODD).weights[0]
 
     delta = np.zeros((2 * radius, 2 * radius))
     delta[radius - 1, radius - 1] = 1
@@ -94,8 +94,8 @@ def test_slope_of_a_sampled_wave(radius, tolerance, place):
     field = jnp.asarray(np.sin(kz * z + kx * x))
 
     def sampled(at):
-        points = stencil.points([at[:1], at[1:]], (25, 25), radius, NOT_ODD)
-        return stencil.take(field, points)[0]
+        points = off_grid.sinc([at[:1], at[1:]], (25, 25), radius, NOT_ODD)
+        return off_grid.take(field, points)[0]
 
     slope = jax.jit(jax.grad(sampled))(jnp.array(place))
     exact = np.array((kz, kx)) * np.cos(kz * place[0] + kx * place[1])

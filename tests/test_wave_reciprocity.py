@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from wave_case import ricker, shoot, wave
 
-from solvers import stencil
+from solvers import off_grid
 from solvers.wave import Absorbing, Free
 
 SPACING, DT, FREQUENCY = 10.0, 1e-3, 20.0  # m, s, Hz
@@ -52,8 +52,8 @@ def test_exact_with_layers_where_the_density_varies(order):
     """
     density = 1000 + 900 * np.random.default_rng(1).random((41, 46))
     nodes = [jnp.asarray(ENDS[:, axis]) / SPACING for axis in (0, 1)]
-    points = stencil.linear_points(nodes, density.shape)
-    weights = stencil.take(jnp.asarray(density), points)
+    points = off_grid.linear(nodes, density.shape)
+    weights = off_grid.take(jnp.asarray(density), points)
     faces = ((Free(), LAYER), (LAYER, LAYER))
     assert mismatch(order, 900, faces, weights, density=density) < 1e-10
 
