@@ -46,7 +46,8 @@ def derivable(run: Callable[[Leaves], Any], rule: Rule) -> Callable[[Leaves], An
         leaves, tree = jax.tree.flatten(results)
         smooth = [i for i, leaf in enumerate(leaves) if inexact(leaf)]
         dots = [zero_tangent(leaf) for leaf in leaves]
-        for i, dot in zip(smooth, linear(tangent, transpose, residuals, moved), strict=True):
+        likes = [leaves[i] for i in smooth]
+        for i, dot in zip(smooth, linear(tangent, transpose, residuals, moved, likes), strict=True):
             dots[i] = dot
         return results, jax.tree.unflatten(tree, dots)
 
@@ -54,10 +55,16 @@ def derivable(run: Callable[[Leaves], Any], rule: Rule) -> Callable[[Leaves], An
     return lambda args: call(*args)
 
 
-def linear(tangent: Tangent, transpose: Transpose, residuals: Any, x: Leaves) -> Leaves:
-    """``tangent(residuals, x)``, linear in ``x``, with a transpose of its own."""
+def linear(
+    tangent: Tangent, transpose: Transpose, residuals: Any, x: Leaves, likes: Leaves | None = None
+) -> Leaves:
+    """``tangent(residuals, x)``, linear in ``x``, with a transpose of its own.
+
+    With ``likes``, arrays such as it returns, reverse mode need not trace it.
+    """
     flat, tree = jax.tree.flatten(residuals)
-    how = {"tangent": tangent, "transpose": transpose, "tree": tree}
+    types = None if likes is None else tuple(map(jax.typeof, likes))
+    how = {"tangent": tangent, "transpose": transpose, "tree": tree, "types": types}
     return _linear.bind(*flat, *x, **how) if x else []
 
 
@@ -69,11 +76,11 @@ def _parts(args, tree):
     return jax.tree.unflatten(tree, args[: tree.num_leaves]), list(args[tree.num_leaves :])
 
 
-def _apply(*args, tangent, transpose, tree):
+def _apply(*args, tangent, tree, **_):
     return tangent(*_parts(args, tree))
 
 
-def _transpose(bars, *args, tangent, transpose, tree):
+def _transpose(bars, *args, transpose, tree, **_):
     residuals, x = _parts(args, tree)
     bars = [None if isinstance(bar, ad.Zero) else bar for bar in bars]
     x_bar = iter(transpose(residuals, bars))
@@ -93,7 +100,7 @@ def _jvp(primals, tangents, **how):
     return jax.jvp(apply, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
-def _batch(axis, args, dims, *, tangent, transpose, tree):
+def _batch(axis, args, dims, *, tangent, transpose, tree, **_):
     """Both maps batched; a result is batched if it varies, as the function's own results are."""
     name = {"axis_name": axis.name, "axis_size": axis.size, "spmd_axis_name": axis.spmd_name}
     vmap = partial(jax.vmap, **name)
@@ -151,8 +158,10 @@ _mark.def_abstract_eval(lambda x, **_: x)
 batching.fancy_primitive_batchers[_mark] = _mark_batch
 
 
-def _shapes(*args, **how):
+def _shapes(*args, types, **how):
     """With shardings and the mesh axes along which results vary."""
+    if types is not None:
+        return list(types)
     return jax.make_jaxpr(partial(_apply, **how))(*args).out_avals
 
 

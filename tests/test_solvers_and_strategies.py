@@ -70,6 +70,18 @@ def test_outside_the_grid_there_is_nothing_to_see(cls):
     assert np.array_equal(np.isnan(seen), [False, True])
 
 
+@each_solver
+def test_a_step_is_traced_no_more_than_twice(cls, monkeypatch):
+    """Though it stands in several loops, with its derivatives: tracing was half of the wait for a
+    program. Twice, as a first state may be of another type (weak or strong) than later ones."""
+    traced, step = [], cls.step
+    monkeypatch.setattr(cls, "step", lambda *args: traced.append(1) or step(*args))
+    solver, *values = cls.example()
+    misfit = lambda values: sum(map(jnp.sum, jax.tree.leaves(data(solver, values, Revolve(4, 3)))))  # noqa: E731
+    jax.make_jaxpr(jax.grad(misfit, allow_int=True))(values)
+    assert 1 <= len(traced) <= 2
+
+
 @functools.cache
 def scales(cls):
     """What brings all that comes out of the solver's example to order one."""
