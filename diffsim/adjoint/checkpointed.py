@@ -10,6 +10,7 @@ parameters and the inputs. Recomputation drops what was observed (dead code).
 """
 
 from abc import abstractmethod
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 
@@ -27,12 +28,14 @@ from diffsim.adjoint.store.states import Device, Store
 from diffsim.solver import frozen
 
 Count = Annotated[int, Gt(0)]
+BLOCK, WALKED = 8, 64  # steps in a block that keeps its states, and in one that is walked back
 
 
 class Checkpointed(Adjoint):
     """A strategy that keeps whole states, as a plan says, and recomputes the rest."""
 
     store: Store
+    walk: bool | None
 
     @property
     def compiles(self):
@@ -42,17 +45,28 @@ class Checkpointed(Adjoint):
     def plan(self, length: int) -> Plan:
         """When to keep what, for a run of ``length`` steps."""
 
+    def suited(self, walks):
+        if self.walk and not (walks and self.compiles):
+            raise TypeError(
+                f"{self!r} cannot walk this step back: give simulate a RetracingSolver and keep "
+                "states on the device, or leave walk out"
+            )
+        walk = walks and self.compiles if self.walk is None else self.walk
+        return replace(self, walk=walk)  # pyright: ignore[reportArgumentType]
+
     def loop(self, step, consts, carry, xs, length):
-        plan = self.plan(length)
+        suited = self.suited(step.retrace is not None)
+        plan = suited.plan(length)
         if not isinstance(self.store, Device):
             return driven.loop(step, plan, self.store, consts, carry, xs)
+        step = step if suited.walk else step.replayed()
         forward, backward = partial(_forward, plan), partial(_backward, plan)
         loop = differentiable_loop(step, partial(run, length), forward, backward, length)
         return loop(consts, carry, xs)
 
     def states(self, length):
         plan = self.plan(length)
-        return plan.slots + plan.block + plan.tail
+        return plan.slots + (2 if self.walk else plan.block + plan.tail)
 
     def evaluations(self, length):
         plan = self.plan(length)
@@ -63,25 +77,37 @@ class Checkpointed(Adjoint):
 class Revolve(Checkpointed):
     """Binomial checkpointing: the fewest evaluations that so many checkpoints allow.
 
-    Memory: ``checkpoints + 2 block`` states. Evaluations in blocks: ``t(l, s) + l`` with
-    ``t(l, s) = r l - C(s + r, s + 1)``, ``C(s + r, s) >= l`` (Griewank & Walther 2000).
+    Memory: ``checkpoints + 2 block`` states, or ``checkpoints + 2`` and what lies on absorbing
+    layers now and then (`Reversible`) where steps are walked back. Evaluations in blocks:
+    ``t(l, s) + l`` with ``t(l, s) = r l - C(s + r, s + 1)``, ``C(s + r, s) >= l`` (Griewank &
+    Walther 2000).
 
     Args:
         checkpoints: states kept over the run; about √(2 n / block) recompute each step once
             more than ``Periodic`` would, with far less memory; more never hurts but for memory
-        block: steps between two places where a state may be kept; the states inside one block are
-            replayed and kept while it is reversed. Even, so that two time levels swap in place.
-            32 to 100 where a step can be walked back (`Wave` at constant density): little of each
-            is kept, and fewer are evaluated again
+        block: steps between two places where a state may be kept. Even, so that two time levels
+            swap in place. If absent 8, or 64 where steps are walked back
         store: where; any other than `Device` is driven from Python, outside ``jax.jit``
+        walk: whether the steps of a block are walked back while it is reversed, as a `Wave`'s can
+            be, or replayed with all of their states kept. Walked if absent and possible: a block
+            then keeps little of each step, so it may be longer and fewer are evaluated twice. Not,
+            if a gradient in float32 is to be rounded no more than by ``StoreAll()``
+
+    Raises:
+        TypeError: if steps shall be walked back that cannot be
     """
 
     checkpoints: Count  # states
-    block: Count = 8  # steps
+    block: Count | None = None  # steps
     store: Store = Device()
+    walk: bool | None = None
+
+    def suited(self, walks):
+        suited = super().suited(walks)
+        return replace(suited, block=self.block or (WALKED if suited.walk else BLOCK))
 
     def plan(self, length):
-        return binomial(length, self.block, self.checkpoints)
+        return binomial(length, self.block or BLOCK, self.checkpoints)
 
 
 @frozen
@@ -93,10 +119,15 @@ class Periodic(Checkpointed):
     Args:
         every: steps in a stretch
         store: where; any other than `Device` is driven from Python, outside ``jax.jit``
+        walk: whether the steps of a stretch are walked back, as by `Revolve`
+
+    Raises:
+        TypeError: if steps shall be walked back that cannot be
     """
 
     every: Count  # steps
     store: Store = Device()
+    walk: bool | None = None
 
     def plan(self, length):
         return periodic(length, self.every)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.core
@@ -29,6 +29,10 @@ class Adjoint(ABC):
         self, step: Step, consts: Leaves, carry: Leaves, xs: Leaves, length: int
     ) -> tuple[Leaves, Leaves]:
         """Run ``length`` >= 1 steps; everything that has a derivative is an argument."""
+
+    def suited(self, walks: bool) -> Self:
+        """The same, with what it left open chosen for steps that can be walked back, or not."""
+        return self
 
     @abstractmethod
     def states(self, length: int) -> int:

@@ -51,6 +51,10 @@ class Step:
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)
 
+    def replayed(self):
+        """The same, as one that cannot be walked back."""
+        return replace(self, retrace=None, look=None, afresh=None, scaling=None)
+
     def restarts(self, consts) -> Restarts:
         """Of a walk back."""
         return self.afresh(consts) if self.afresh else NO_RESTARTS

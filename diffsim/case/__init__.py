@@ -17,7 +17,7 @@ from diffsim.case.objects import fields, made, unknown
 from diffsim.case.records import arrays
 from diffsim.fields import Count, Entry, Home, Values
 from diffsim.observe import Receivers
-from diffsim.solver import Remark, Solver, entries, frozen, quantities
+from diffsim.solver import Remark, RetracingSolver, Solver, entries, frozen, quantities
 from diffsim.task import Gradient, Problem, Task
 
 TRUTH = ("task", "observed", "params")
@@ -114,6 +114,7 @@ def _problem(document: Document, values: dict[str, Any]) -> tuple[Problem | None
         _check_shapes(document, truth, params)
     if not document.clean():
         return None, warnings
+    adjoint = adjoint.suited(isinstance(solver, RetracingSolver))
     return Problem(solver, params, forcing, truth, values["observe"], steps, adjoint), warnings
 
 

@@ -13,7 +13,7 @@ from functools import cache
 from math import inf, isqrt
 from typing import NamedTuple
 
-from diffsim.adjoint.checkpointed import Periodic, Revolve
+from diffsim.adjoint.checkpointed import BLOCK, WALKED, Periodic, Revolve
 from diffsim.adjoint.fit.trial import Loop, forward, gradient, size
 from diffsim.adjoint.multilevel import Multilevel
 from diffsim.adjoint.reversible import Reversible
@@ -22,8 +22,7 @@ from diffsim.adjoint.scan import Adjoint, StoreAll
 from diffsim.adjoint.schedule.plan import fewest_advances
 from diffsim.linear import inexact
 
-BLOCKS = 8, 4  # steps in a block of `Revolve`: for speed, and for the least memory
-RETRACED = 64  # the same where a step is walked back, so that a block keeps little of each
+BLOCKS = BLOCK, BLOCK // 2  # steps in a block of `Revolve`: for speed, and for the least memory
 AT_ONCE = 64  # slots up to here are all looked at, then every 4 % more
 FEW, MANY = 24, 96  # steps on trial, at least and at most: too few to be watched for growth
 STATES_ON_TRIAL = 16_000_000  # bytes
@@ -67,7 +66,7 @@ def strategies(loop: Loop) -> Iterator[Adjoint]:
     for levels in range(1, 5):
         least = (levels + 1) * length ** (1 / (levels + 1))
         yield Multilevel(checkpoints=round(1.1 * least) + levels)
-    for block in (RETRACED, *BLOCKS) if loop.step.retrace else BLOCKS:
+    for block in (WALKED, *BLOCKS) if loop.step.retrace else BLOCKS:
         for slots in _ladder(-(-length // block) - 1):
             yield Revolve(slots, block)
 
@@ -81,10 +80,8 @@ def forecast(adjoint: Adjoint, loop: Loop, basis: Basis) -> Forecast:
             return _reversible(adjoint, loop)
         case Sampled():
             return _sampled(adjoint, loop)
-        case Periodic():
-            return _by_blocks(adjoint, adjoint.every, loop.length, loop, basis)
-        case Revolve():
-            return _by_blocks(adjoint, adjoint.block, adjoint.checkpoints, loop, basis)
+        case Periodic() | Revolve():
+            return _by_blocks(adjoint, loop, basis)
         case Multilevel():
             plan, evaluations = adjoint.plan(loop.length), adjoint.evaluations(loop.length)
             inner = plan.trips[-1] if plan.levels else plan.length
@@ -126,15 +123,21 @@ def _traffic(loop: Loop) -> int:
     return (ins + outs) // loop.length
 
 
-def _by_blocks(adjoint, block: int, slots: int, loop: Loop, basis: Basis) -> Forecast:
+def _by_blocks(adjoint: Periodic | Revolve, loop: Loop, basis: Basis) -> Forecast:
     """In closed form: to make thousands of plans would take too long."""
+    suited = adjoint.suited(loop.step.retrace is not None)
+    if isinstance(suited, Revolve):
+        block, slots = suited.block or BLOCK, suited.checkpoints
+    else:
+        block, slots = suited.every, loop.length
     block = min(block, loop.length)
     blocks = -(-loop.length // block)
     slots = max(1, min(slots, blocks - 1))
     again = fewest_advances(blocks, slots) - (blocks - 1)  # blocks, besides the forward sweep
     evaluations = loop.length + again * block + (blocks - 1) * (block - 1)
-    kept = slots, basis.kept(block)
-    return _from_basis(adjoint, slots + block, *kept, evaluations, loop, basis)
+    inside = basis.kept(block) if suited.walk else block * basis.replayed
+    states = slots + (2 if suited.walk else block)
+    return _from_basis(adjoint, states, slots, inside, evaluations, loop, basis)
 
 
 def _ladder(most: int) -> Iterator[int]:
