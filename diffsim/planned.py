@@ -1,7 +1,6 @@
 """What a case would take, before anything runs: grid, steps, and bytes and seconds by strategy."""
 
 import math
-import re
 from collections.abc import Callable, Iterator
 
 import jax
@@ -84,9 +83,8 @@ def _table(rows: list[Forecast], budget: float, best: Forecast | None) -> Iterat
     for each in rows:
         mark = ">" if each is best else "-" if each.bytes > budget else " "
         seconds = "unknown" if math.isnan(each.seconds) else f"{each.seconds:.3g}"
-        name = re.sub(r", (store=Device\(\)|\w+=None)", "", repr(each.adjoint))
         words = str(each.states), human(each.bytes), f"{each.evaluations:.2f}", seconds
-        cells.append((mark, name, *words))
+        cells.append((mark, repr(each.adjoint), *words))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for mark, name, *numbers in cells:
         right = (number.rjust(width) for number, width in zip(numbers, widths[2:], strict=True))

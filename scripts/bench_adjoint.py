@@ -116,7 +116,7 @@ def ours(adjoint, family, slots=None):
     """One of the strategies."""
     scan = functools.partial(diffsim.scan, adjoint=adjoint)
     undoes = adjoint if isinstance(adjoint, Reversible) else None
-    return Loop(f"`{adjoint!r}`".replace(", store=Device()", ""), family, scan, slots, undoes)
+    return Loop(f"`{adjoint!r}`", family, scan, slots, undoes)
 
 
 def nested(inner):

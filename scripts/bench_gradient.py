@@ -60,8 +60,8 @@ def strategies(shape, steps):
     print("|---|---|---|---|---|---|")
     rows = zip(adjoints, programs[1:], seconds[1:], compile_s[1:], strict=True)
     for adjoint, program, second, compiling in rows:
-        name = repr(adjoint).replace(", store=Device()", "")
-        cells = [f"`{name}`", f"{second / seconds[0]:.2f}", f"{second:.2f}"]
+        adjoint = adjoint.suited(walks=True)
+        cells = [f"`{adjoint!r}`", f"{second / seconds[0]:.2f}", f"{second:.2f}"]
         cells += [f"{program.memory_analysis().temp_size_in_bytes / 1e6:.0f}"]
         cells += [f"{adjoint.evaluations(steps) / steps:.2f}", f"{compiling:.1f}"]
         print("|", " | ".join(cells), "|")

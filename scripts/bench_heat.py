@@ -91,7 +91,7 @@ def speed(n, steps):
 
         program, compile_s = compiled(jax.value_and_grad(loss), params.conductivity, params)
         calls.append(lambda program=program: program(params.conductivity, params))
-        names.append(f"gradient, `{adjoint!r}`".replace(", store=Device()", ""))
+        names.append(f"gradient, `{adjoint!r}`")
         compiling.append(compile_s)
     note = ""
     try:

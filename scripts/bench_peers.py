@@ -37,7 +37,7 @@ TOOLS = {
             "Reversible",
             "StoreAll",
             "Revolve(22)",
-            "Revolve(22, block=64)",
+            "Revolve(22, block=8)",
             "Revolve(8)",
             "Sampled(4)",
             "Sampled(10)",
@@ -48,7 +48,7 @@ TOOLS = {
     "deepwave": ("deepwave", "CPML", ("store all", "every 10th step")),
     "sweep": ("sweep-solver", "CPML", ("store all", "boundary saving")),
 }
-OURS = {"E": ("Revolve(22, block=64)", "Revolve(100, block=100)")}  # cases that no other tool runs
+OURS = {"E": ("Revolve(22)", "Revolve(100, block=100)")}  # cases that no other tool runs
 OURS["E64"] = OURS["E"]
 THREADS = 2
 

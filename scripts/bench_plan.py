@@ -98,7 +98,7 @@ def compare(cls, cells=CELLS, steps=STEPS):
         size, seconds, compiling = reality(by(forecast.adjoint), args)
         error = forecast.bytes / size - 1, forecast.seconds / seconds - 1
         errors.append(error)
-        name = repr(forecast.adjoint).replace(", store=Device()", "").replace(", drift=None", "")
+        name = repr(forecast.adjoint)
         cells = [cls.__name__, f"`{name}`", str(forecast.states), f"{forecast.evaluations:.2f}"]
         cells += [f"{forecast.bytes / 1e6:.2f}", f"{size / 1e6:.2f}", f"{100 * error[0]:+.0f} %"]
         cells += [f"{forecast.seconds:.3f}", f"{seconds:.3f}", f"{100 * error[1]:+.0f} %"]

@@ -109,7 +109,7 @@ def speed(n, steps):
         # an array that a program closes over would be a constant, which XLA folds at length
         program, compile_s = compiled(jax.value_and_grad(loss), params.bed, params)
         calls.append(lambda program=program: program(params.bed, params))
-        names.append(f"gradient, `{adjoint!r}`".replace(", store=Device()", ""))
+        names.append(f"gradient, `{adjoint!r}`")
         compiling.append(compile_s)
     seconds = least(calls)
     for name, second, compile_s in zip(names, seconds, compiling, strict=True):

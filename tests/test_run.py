@@ -117,7 +117,7 @@ def test_the_dataset_has_units_and_coordinates(done):
     np.testing.assert_allclose([result.source_z.item(), result.source_x.item()], [20.0, 50.0])
     assert result.observed_speed.max() == 2100
     assert result.attrs["title"] == "a small case"
-    assert result.attrs["adjoint"] == "Revolve(checkpoints=2, block=2, store=Device(), walk=True)"
+    assert result.attrs["adjoint"] == "Revolve(checkpoints=2, block=2, walk=True)"
 
 
 def test_the_numbers_agree_with_the_data(done):

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, Self
 
 import jax
@@ -17,7 +17,17 @@ from diffsim.solver import frozen
 
 
 class Adjoint(ABC):
-    """How the past is remembered."""
+    """How the past is remembered. Its ``repr`` leaves out what is as it is by default."""
+
+    def __init_subclass__(cls, **how):
+        super().__init_subclass__(**how)
+        cls.__repr__ = Adjoint.__repr__  # a dataclass would write one of its own
+
+    def __repr__(self):
+        own: Any = self
+        values = [(field, getattr(self, field.name)) for field in fields(own)]
+        given = [f"{field.name}={value!r}" for field, value in values if value != field.default]
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @property
     def compiles(self) -> bool:

@@ -14,7 +14,7 @@ VARIANTS = {
     "Sampled(10)": Sampled(10),  # as often as deepwave's variant does
     "Revolve(22)": Revolve(22),
     "Revolve(8)": Revolve(8, block=4),
-    "Revolve(22, block=64)": Revolve(22, block=64),
+    "Revolve(22, block=8)": Revolve(22, block=8),
     "Revolve(100, block=100)": Revolve(100, block=100),
 }
 
