@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from diffsim import Periodic, Revolve, StoreAll, scan
+from diffsim import Periodic, Reversible, Revolve, StoreAll, scan
 from diffsim.adjoint.schedule.splits import fewest_advances
 
 STRATEGIES = [Periodic(1), Periodic(4), Periodic(99), Revolve(1, 1), Revolve(3, 2), Revolve(99)]
@@ -281,3 +281,13 @@ def test_a_strategy_must_be_one():
 def test_sizes_must_be_positive(kind):
     with pytest.raises(ValueError, match="greater than 0"):
         kind(0)
+
+
+@pytest.mark.parametrize(
+    "adjoint",
+    [StoreAll(), Revolve(3), Revolve(3, walk=False), Periodic(4), Reversible(drift=1e-3)],
+)
+def test_the_name_of_a_strategy_makes_it_again_and_leaves_out_defaults(adjoint):
+    assert eval(repr(adjoint)) == adjoint
+    assert "None" not in repr(adjoint)
+    assert "store" not in repr(adjoint)

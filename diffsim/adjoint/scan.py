@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Self
 
 import jax
@@ -25,7 +25,8 @@ class Adjoint(ABC):
 
     def __repr__(self):
         own: Any = self
-        values = [(field, getattr(self, field.name)) for field in fields(own)]
+        known = fields(own) if is_dataclass(self) else ()
+        values = [(field, getattr(self, field.name)) for field in known]
         given = [f"{field.name}={value!r}" for field, value in values if value != field.default]
         return f"{type(self).__name__}({', '.join(given)})"
 
