@@ -161,7 +161,7 @@ class Heat(AdjointSolver):
         return self.scheme.reach * 2 / float(np.max(rate) * self._growth(params).max())
 
     def sampler(self, positions):
-        points = self._points(jnp.asarray(positions))
+        points = self._points(positions)
         return Sampler(lambda state, scale=None: off_grid.see(state, "temperature", points, scale))
 
     def check(self, params, forcing=None):

@@ -35,20 +35,20 @@ def located(grid: Grid, positions, windows, *how) -> Points:
     Raises:
         ValueError: if positions known by now are outside, or not one number for each axis
     """
-    positions = jnp.asarray(positions)
-    if positions.ndim != 2 or positions.shape[1] != grid.ndim:
+    if np.ndim(positions) != 2 or np.shape(positions)[1] != grid.ndim:
         raise ValueError(
-            f"positions of shape {positions.shape}: give a row of {grid.ndim} numbers each"
+            f"positions of shape {np.shape(positions)}: give a row of {grid.ndim} numbers each"
         )
     if not isinstance(positions, jax.core.Tracer):
-        outside = grid.outside(np.asarray(positions))
+        positions = np.asarray(positions)
+        outside = grid.outside(positions)
         if np.any(outside):
-            first = positions[int(np.argmax(outside))].tolist()
             raise ValueError(
-                f"{int(np.sum(outside))} of {len(positions)} positions are outside the grid "
-                f"{grid.extent} m, the first at {first} m: move them inside"
+                f"{np.sum(outside)} of {len(positions)} positions are outside the grid "
+                f"{grid.extent} m, the first at {positions[np.argmax(outside)].tolist()} m: move "
+                "them inside"
             )
-    return _located(grid, positions, windows, how)
+    return _located(grid, jnp.asarray(positions), windows, how)
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3), inline=True)  # one program, not one for each operation

@@ -62,8 +62,9 @@ def test_outside_the_grid_there_is_nothing_to_see(cls):
     solver, params, _ = cls.example()
     state = solver.init(params)
     outside = instruments(solver) + np.array([[0.0], [1.0]]) * np.ptp(solver.grid.extent, axis=1)
-    with pytest.raises(ValueError, match="1 of 2 positions are outside the grid"):
-        solver.sampler(outside)
+    for places in (outside, jnp.asarray(outside), outside.tolist()):
+        with pytest.raises(ValueError, match="1 of 2 positions are outside the grid"):
+            jax.jit(lambda state, places=places: solver.sampler(places)(state))(state)
     with pytest.raises(ValueError, match="give a row of"):
         solver.sampler(outside[0])
     seen = jax.jit(lambda places: solver.sampler(places)(state))(outside)
