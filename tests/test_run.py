@@ -129,9 +129,7 @@ def test_the_numbers_agree_with_the_data(done):
     norm = np.linalg.norm(np.concatenate(gradients))
     np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-12)
     assert metrics["cells"] == 12 * 14
-    assert (
-        metrics["states_kept"] == 2 + 2
-    )  # slots; of a block that is walked back its end and one state
+    assert metrics["states_kept"] == 2 + 2  # slots; the end of a walk back and one state
     assert 1 < metrics["evaluations_per_step"] < 10
     assert all(metrics[name] > 0 for name in ("compile_s", "forward_s", "gradient_s"))
     assert metrics["peak_rss_bytes"] > 50e6

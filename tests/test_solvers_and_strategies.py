@@ -74,7 +74,7 @@ def test_outside_the_grid_there_is_nothing_to_see(cls):
 @each_solver
 def test_a_step_is_traced_no_more_than_twice(cls, monkeypatch):
     """Though it stands in several loops, with its derivatives: tracing was half of the wait for a
-    program. Twice, as a first state may be of another type (weak or strong) than later ones."""
+    program. Twice, as JAX does not find again in a backward pass what it traced for the loop."""
     traced, step = [], cls.step
     monkeypatch.setattr(cls, "step", lambda *args: traced.append(1) or step(*args))
     solver, *values = cls.example()

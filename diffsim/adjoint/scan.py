@@ -21,7 +21,8 @@ class Adjoint(ABC):
 
     def __init_subclass__(cls, **how):
         super().__init_subclass__(**how)
-        cls.__repr__ = Adjoint.__repr__  # a dataclass would write one of its own
+        if "__repr__" not in vars(cls):  # or a dataclass would write one
+            cls.__repr__ = Adjoint.__repr__
 
     def __repr__(self):
         own: Any = self
