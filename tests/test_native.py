@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(
 DT = 1.5e-3
 FACE = {"F": Free(), "R": Rigid(), "P": Periodic()}
 FACE |= {str(width): Absorbing(width, 2000.0, 25.0) for width in range(2, 10)}
+FACE |= {"N": Absorbing(12, 2000.0, 25.0), "W": Absorbing(17, 2000.0, 25.0)}
 
 
 class Problem:
@@ -128,6 +129,11 @@ def same(ours, expected, roundings=50):
         ("23 22 92", (1, 2, 1), 8, "float64", 3),
         ("R3 PP F2", (13, 14, 261), 4, "float64", 3),
         ("2R 3R 53", (7, 9, 37), 6, "float32", 3),
+        # across rows: single values, half vectors and whole ones of 4 to 16; 17 lines, a piece of 1
+        ("RW NW", (60, 257), 8, "float32", 3),
+        ("W3 RN", (60, 17), 4, "float32", 3),
+        ("33 W4 N9", (5, 12, 50), 4, "float32", 2),
+        ("33 W4 6W", (5, 12, 50), 8, "float64", 2),
     ],
 )
 def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):

@@ -272,6 +272,17 @@ struct Reader {
     if (from < to) work(from, to);
   }
 
+  // zeros but at the columns from `first` to `last`
+  template <int N>
+  void still(int64_t first, int64_t last, Lines<T, N>& lines) const {
+    const int64_t from = std::clamp<int64_t>(tile.lane(first), 0, tile.lanes());
+    const int64_t to = std::clamp<int64_t>(tile.lane(last), from, tile.lanes());
+    for (int n = 0; n < N; ++n) {
+      std::fill(lines[n], lines[n] + from, T(0));
+      std::fill(lines[n] + to, lines[n] + tile.lanes(), T(0));
+    }
+  }
+
   void beyond(int face, int64_t at, int64_t first, int64_t last, Lines<T>& cells) const {
     reached(first, last, [&](int64_t from, int64_t to) {
       for (int n = 0; n < kQuantities; ++n) {
@@ -282,14 +293,14 @@ struct Reader {
   }
 
   void cells(int64_t row, Lines<T>& cells) const {
-    const int64_t halo = basin.halo, columns = basin.columns;
-    for (int n = 0; n < kQuantities; ++n) std::fill_n(cells[n], tile.lanes(), T(0));
-    if (row >= -halo && row < 0) return beyond(0, (row + halo) * columns, 0, columns, cells);
-    if (row >= basin.rows) {
-      if (row < basin.rows + halo) beyond(1, (row - basin.rows) * columns, 0, columns, cells);
-      return;
+    const int64_t halo = basin.halo, columns = basin.columns, below = row - basin.rows;
+    if (row < -halo || below >= halo) return still(0, 0, cells);
+    if (row < 0 || below >= 0) {
+      still(0, columns, cells);
+      if (row < 0) return beyond(0, (row + halo) * columns, 0, columns, cells);
+      return beyond(1, below * columns, 0, columns, cells);
     }
-    if (row < 0) return;
+    still(-halo, columns + halo, cells);
     beyond(2, row * halo, -halo, 0, cells);
     beyond(3, row * halo, columns, columns + halo, cells);
     reached(0, columns, [&](int64_t from, int64_t to) {
@@ -310,8 +321,8 @@ struct Reader {
 
   // cotangents of the rates of cells, over the widths of those
   void rates(int64_t row, Lines<T, 3>& rates) const {
-    for (int n = 0; n < 3; ++n) std::fill_n(rates[n], tile.lanes(), T(0));
-    if (row < 0 || row >= basin.rows) return;
+    if (row < 0 || row >= basin.rows) return still(0, 0, rates);
+    still(0, basin.columns, rates);
     const T per_width = basin.dt / basin.cell_width[row + 1];
     reached(0, basin.columns, [&](int64_t from, int64_t to) {
       for (int n = 0; n < 3; ++n) {
