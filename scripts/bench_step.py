@@ -1,0 +1,78 @@
+"""What absorbing layers and receivers add to a step of the wave, forth and back.
+
+``python scripts/bench_step.py`` prints the table of BENCHMARKS.md: fields of as many nodes with and
+without layers, then with more and more receivers, each anywhere between nodes. Each program is
+compiled once and run five times, the programs in turn; the minimum counts. Back is what a gradient
+by ``Reversible()`` takes beyond a forward run.
+"""
+
+import argparse
+import platform
+from datetime import date
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from timing import compiled, least
+
+from diffsim import Grid, Reversible, simulate
+from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
+
+SPACING, DT, SPEED, FREQUENCY = 10.0, 1e-3, 2000.0, 15.0  # m, s, m/s, Hz
+# nodes of the field, order, width of the layers, steps
+FLAT = (552, 552), 8, 20, 400
+WIDE = (1064, 1064), 8, 20, 100
+DEEP = (148, 148, 148), 4, 10, 40
+
+
+def programs(shape, order, width, steps, receivers):
+    """A forward run and a gradient by the speed, and what they take."""
+    layer = Absorbing(width=width, speed=SPEED, frequency=FREQUENCY) if width else Free()
+    shape = tuple(n - 2 * width for n in shape)
+    grid = Grid(shape=shape, spacing=(SPACING,) * len(shape))
+    solver = Wave(grid=grid, dt=DT, order=order, boundary=((layer, layer),) * len(shape))
+    random, extent = np.random.default_rng(0), SPACING * (np.array(shape) - 1)
+    places = jnp.asarray(random.uniform(0.2, 0.8, (receivers, len(shape))) * extent, "float32")
+    sampler, source = solver.sampler(places), jnp.asarray(extent[None] / 2, "float32")
+    a = (np.pi * FREQUENCY * (np.arange(steps) * DT - 0.05)) ** 2
+    wavelet = WaveForcing(jnp.asarray(((1 - 2 * a) * np.exp(-a))[:, None], "float32"))
+    speed = jnp.full(shape, SPEED, "float32")
+
+    def loss(speed):
+        params = WaveParams(speed, source)
+        how = {"steps": steps, "forcing": wavelet, "adjoint": Reversible(drift=np.inf)}
+        return jnp.sum(simulate(solver, params, sampler, **how)[1] ** 2)
+
+    return [partial(compiled(f, speed)[0], speed) for f in (loss, jax.value_and_grad(loss))]
+
+
+def rows(shape, order, width, steps):
+    """Of the table."""
+    kinds = (0, 1), (width, 1), (width, 100), (width, 1000)
+    calls = [call for w, n in kinds for call in programs(shape, order, w, steps, n)]
+    forth, both = 1e6 / steps * least(calls).reshape(-1, 2).T
+    back = both - forth
+    for i, (w, n) in enumerate(kinds):
+        words = f"{w} cells" if w else "none"
+        cells = [" × ".join(map(str, shape)), f"{order}", words, f"{n}", f"{forth[i]:.0f}"]
+        cells += [f"{forth[i] / forth[0]:.2f}", f"{back[i]:.0f}", f"{back[i] / back[0]:.2f}"]
+        print("|", " | ".join(cells), "|", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="A wave step with layers and receivers.")
+    parser.add_argument("--small", action="store_true", help="a tiny grid, to try it")
+    args = parser.parse_args()
+    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
+          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(
+        "\n| nodes | order | layers | receivers | forth, µs a step | over none | back | over none |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for problem in [((48, 48), 4, 6, 10)] if args.small else [FLAT, WIDE, DEEP]:
+        rows(*problem)
+
+
+if __name__ == "__main__":
+    main()
