@@ -7,7 +7,8 @@ that of the squared water level at 100 places by the bed. Then half a period at 
 step, and the error of the depth at its end.
 
 PyClaw (``pip install clawpack``, which needs a Fortran compiler) runs its classic scheme with the
-augmented solver of GeoClaw, split by axes, one thread, float64: it takes longer steps than we do.
+augmented solver of GeoClaw, split by axes, one thread, float64: on coarse grids its steps are
+longer than ours.
 """
 
 import argparse

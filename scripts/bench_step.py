@@ -66,9 +66,7 @@ def main():
     args = parser.parse_args()
     print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
           f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
-    print(
-        "\n| nodes | order | layers | receivers | forth, µs a step | over none | back | over none |"
-    )
+    print("\n| nodes | order | layers | receivers | forth, µs | over none | back, µs | over none |")
     print("|---|---|---|---|---|---|---|---|")
     for problem in [((48, 48), 4, 6, 10)] if args.small else [FLAT, WIDE, DEEP]:
         rows(*problem)

@@ -32,7 +32,6 @@ struct Lines {
   int64_t aside(int64_t i) const { return i * (LAST ? memory : kLanes); }
   // From a place to the next one.
   int64_t next_in_field() const { return LAST ? 1 : field; }
-  int64_t next_in_memory() const { return LAST ? 1 : memory; }
   int64_t next_aside() const { return LAST ? 1 : kLanes; }
   // Room aside for so many places.
   int64_t room(int64_t places) const { return LAST ? kRows * memory : places * kLanes; }
@@ -174,6 +173,7 @@ struct Root {
       }
     }
   }
+
   Root(const Wave<T>& wave, const Layer<T>& layer)
       : outwards(layer.low ? wave.before : wave.behind),
         inwards(layer.low ? wave.behind : wave.before),
