@@ -131,10 +131,7 @@ RETRACINGS = [(cls.__name__, cls.example, how) for cls in RETRACED for how in (T
 
 @pytest.mark.parametrize(
     ("example", "compiled"),
-    [
-        pytest.param(example, how, marks=[pytest.mark.slow] if "density" in name else [])
-        for name, example, how in RETRACINGS
-    ],
+    [(example, how) for _, example, how in RETRACINGS],
     ids=[f"{name}-{'at its best' if how else 'in plain JAX'}" for name, _, how in RETRACINGS],
 )
 def test_retrace_undoes_step_and_is_its_pullback(example, compiled, monkeypatch):
@@ -214,10 +211,7 @@ def layered(density, steps=400, every=1, dtype=jnp.float32):
     return solver, speed, loss
 
 
-@pytest.mark.parametrize(
-    ("density", "every"),
-    [(False, 1), (True, 1), (False, 20), pytest.param(False, 2, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("density", "every"), [(False, 1), (True, 1), (False, 20), (False, 2)])
 def test_a_walk_back_through_layers_is_as_exact_as_storing(density, every):
     """In float32, through 20 and more restarts of one stretch, which lie between observations or
     several in the steps from one to the next: off from float64, in the mean square, by no more than
@@ -265,9 +259,7 @@ def test_memory_of_a_walk_back_is_what_lies_on_layers_every_so_many_steps():
     assert temporary(800) - temporary(400) == pytest.approx(more, rel=0.03)
 
 
-@pytest.mark.parametrize(
-    "adjoint", [Revolve(3), pytest.param(Periodic(96), marks=pytest.mark.slow)], ids=repr
-)
+@pytest.mark.parametrize("adjoint", [Revolve(3), Periodic(96)], ids=repr)
 def test_checkpointed_steps_are_walked_back_where_they_can_be(adjoint):
     """By `Revolve` in blocks of 64, unless ``walk=False``; the gradient is that by storing all
     either way, in float64 to 1e-11: on layers rounding, 1e-16, grows by 1e4 at most between two
