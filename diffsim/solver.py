@@ -124,7 +124,8 @@ class Solver(ABC):
     @property
     def unroll(self) -> int:
         """Steps in a loop's body: an even number swaps the buffers of two levels in place; 1 suits
-        a step that costs far more than to copy its state, and halves what is to be compiled."""
+        a step that costs far more than to copy its state, and halves what is to be compiled. Where
+        all states of up to four times as many steps are kept at once there is no loop."""
         return 2
 
     def motion(self, params: Record, positions: Any, along: int) -> Observe:

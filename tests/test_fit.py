@@ -209,10 +209,11 @@ def wave():
 
 
 def heat():
-    """One axis, insulated."""
-    grid, ends = Grid(shape=(400,), spacing=(1.0,)), ((Neumann(), Neumann()),)
+    """One axis, insulated; so long that single numbers, of which each step makes many, count for
+    little beside fields."""
+    grid, ends = Grid(shape=(4000,), spacing=(1.0,)), ((Neumann(), Neumann()),)
     solver = solvers.Heat(grid=grid, dt=0.2, boundary=ends, scheme=Explicit())
-    params = HeatParams(jnp.ones(400), jnp.ones(400), jnp.linspace(0.0, 1.0, 400) ** 2)
+    params = HeatParams(jnp.ones(4000), jnp.ones(4000), jnp.linspace(0.0, 1.0, 4000) ** 2)
     return solver, params, lambda steps: None
 
 

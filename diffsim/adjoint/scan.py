@@ -95,7 +95,8 @@ def scan(
         reverse: run from the last slice of ``xs`` to the first
         unroll: steps in a loop body; if None, 1 as in ``jax.lax.scan`` for ``StoreAll()`` and 2
             for the others, so that a scheme with two time levels swaps its buffers without a copy.
-            With 1 a step that costs far more than to copy its state compiles in half the time
+            With 1 a step that costs far more than to copy its state compiles in half the time.
+            A block (of ``Revolve`` or ``Periodic``) of up to four times as many steps is no loop
         adjoint: ``StoreAll()``, ``Periodic(every)`` or ``Revolve(checkpoints)``
 
     Returns:

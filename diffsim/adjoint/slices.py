@@ -27,6 +27,11 @@ def put_block(leaves, values, start):
     return [lax.dynamic_update_slice_in_dim(leaf, value, start, 0) for leaf, value in pairs]
 
 
+def stacked(lists):
+    """Lists of arrays, of one step each, as one."""
+    return [jnp.stack(leaves) for leaves in zip(*lists, strict=True)]
+
+
 @jax.custom_jvp
 def in_turn(seen, carry):
     """Both: what is made of a carry first, and then the carry that the loop goes on with.

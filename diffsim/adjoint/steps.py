@@ -16,8 +16,10 @@ from jax import lax
 from diffsim.adjoint import growth
 from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
 from diffsim.adjoint.scaling import Scaling
-from diffsim.adjoint.slices import in_turn, put_block, take
+from diffsim.adjoint.slices import in_turn, put_block, stacked, take
 from diffsim.linear import derivable, forward_only, inexact, kept_whole, refuse
+
+ROW = 4  # of a block that has no more bodies of a loop than these each step stands for itself
 
 Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
@@ -183,14 +185,20 @@ class SmoothStep:
                 (consts_bar, carry_bar), after = in_turn(bars, before)
                 after = restarts.restored(after, trail.fresh, i)
             else:
-                more, carry_bar, x_bar = self.pull(consts, take(trail, i), x, carry_bar, y_bar)
+                before = trail.states[i] if isinstance(trail, Row) else take(trail, i)
+                more, carry_bar, x_bar = self.pull(consts, before, x, carry_bar, y_bar)
                 consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
+                if isinstance(trail, Row):  # or what each adds would wait for that of all of them
+                    carry_bar, consts_bar = in_turn(carry_bar, consts_bar)
             return (after, consts_bar, carry_bar), x_bar
 
         walk = trail.end if walks else None, consts_bar, carry_bar
-        (_, consts_bar, carry_bar), x_bar = lax.scan(
-            pull, walk, jnp.arange(size), reverse=True, unroll=self.step.unroll
-        )
+        if isinstance(trail, Row):
+            (_, consts_bar, carry_bar), x_bar = _back_in_a_row(pull, walk, size)
+        else:
+            (_, consts_bar, carry_bar), x_bar = lax.scan(
+                pull, walk, jnp.arange(size), reverse=True, unroll=self.step.unroll
+            )
         count = len(x_bar)
         noted = [growth.note(n, carry_bar, start, self.watched) for n in xs_bar[count:]]
         return consts_bar, carry_bar, [*put_block(xs_bar[:count], x_bar, start), *noted]
@@ -203,6 +211,15 @@ class Walk(NamedTuple):
     end: Leaves
     kept: Leaves  # [step, ...]
     fresh: Leaves  # [restart, ...]
+
+
+class Row(NamedTuple):
+    """The carry before each of a few steps, where the step before has put it.
+
+    No loop copies them to their places in one array and back.
+    """
+
+    states: list[Leaves]
 
 
 def differentiable_loop(
@@ -349,10 +366,12 @@ def advance(step, consts, carry, xs, size, keep_states=False):
 
 
 def keep_trail(step, consts, carry, xs, size):
-    """`advance`, with what `SmoothStep.reverse` needs: a `Walk`, or the states before each step."""
+    """`advance`, with what `SmoothStep.reverse` needs: a `Walk`, a `Row`, or the states before each
+    step in one array."""
     if step.retrace is None:
-        carry, (states, ys) = advance(step, consts, carry, xs, size, keep_states=True)
-        return carry, (states, ys)
+        if size <= ROW * step.unroll:
+            return _in_a_row(step, consts, carry, xs, size)
+        return advance(step, consts, carry, xs, size, keep_states=True)
 
     def body(loop, inputs):
         (carry, fresh), (i, x) = loop, inputs
@@ -365,6 +384,25 @@ def keep_trail(step, consts, carry, xs, size):
     loop, inputs = (carry, restarts.room(carry, size)), (jnp.arange(size), xs)
     (carry, fresh), (kept, ys) = lax.scan(body, loop, inputs, size, unroll=step.unroll)
     return carry, (Walk(carry, kept, fresh), ys)
+
+
+def _in_a_row(step, consts, carry, xs, size):
+    """`advance` of so few steps that they need no loop."""
+    states, seen = [], []
+    for i in range(size):
+        states.append(carry)
+        carry, y = step(consts, carry, take(xs, i))
+        seen.append(y)
+    return carry, (Row(states), stacked(seen))
+
+
+def _back_in_a_row(pull, walk, size):
+    """``lax.scan(pull, walk, jnp.arange(size), reverse=True)`` without a loop."""
+    found = []
+    for i in reversed(range(size)):
+        walk, x_bar = pull(walk, i)
+        found.append(x_bar)
+    return walk, stacked(found[::-1])
 
 
 def run(length, step, consts, carry, xs):
