@@ -96,7 +96,8 @@ def scan(
         unroll: steps in a loop body; if None, 1 as in ``jax.lax.scan`` for ``StoreAll()`` and 2
             for the others, so that a scheme with two time levels swaps its buffers without a copy.
             With 1 a step that costs far more than to copy its state compiles in half the time.
-            A block (of ``Revolve`` or ``Periodic``) of up to four times as many steps is no loop
+            A block that ``Revolve`` or ``Periodic`` replays on the device is no loop if it has
+            up to four times as many steps
         adjoint: ``StoreAll()``, ``Periodic(every)`` or ``Revolve(checkpoints)``
 
     Returns:

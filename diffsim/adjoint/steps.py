@@ -19,7 +19,7 @@ from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.slices import in_turn, put_block, stacked, take
 from diffsim.linear import derivable, forward_only, inexact, kept_whole, refuse
 
-ROW = 4  # of a block that has no more bodies of a loop than these each step stands for itself
+ROW = 4  # bodies of a loop: a block of no more steps than these hold is written out
 
 Leaves = list[Any]
 Run = Callable[["Step", Leaves, Leaves, Leaves], tuple[Leaves, Leaves]]
