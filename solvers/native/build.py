@@ -32,6 +32,7 @@ class BuildSweeps(build_ext):
                 wanted.parent.mkdir(parents=True, exist_ok=True)
                 copyfile(built, wanted)
             return
+        ext.depends = [str(source) for source in sources]
         jaxlib = find_spec("jaxlib")
         if jaxlib is not None and jaxlib.origin is not None:
             ext.include_dirs.append(str(Path(jaxlib.origin).parent / "include"))

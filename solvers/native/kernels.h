@@ -17,6 +17,8 @@
 
 // What is compiled once for all that call it.
 #define ALONE __attribute__((noinline))
+// What must be part of the loop that calls it.
+#define INLINED inline __attribute__((always_inline))
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #pragma GCC push_options
@@ -54,11 +56,13 @@ extern "C" int diffsim_runs_here() {
 }
 #else
 namespace plain {
+#define PLAIN  // vectors of the language's own, whatever the processor
 #define VECTOR 16
 #include "wave.h"
 #include "points.h"
 #include "water.h"
 #undef VECTOR
+#undef PLAIN
 }  // namespace plain
 #define CHOICES(CALL)      \
   {                        \

@@ -20,6 +20,56 @@ inline T bend_at(const Wave<T>& wave, const T* u) {
   return sum;
 }
 
+// The values of R rows and those beside them. Where shifts of whole vectors are cheap each value is
+// loaded once, a vector ahead: in one dimension that would reach beyond the field.
+template <bool HELD, int R, typename T>
+struct Beside {
+  int64_t row;
+  Vector<T> left[R], mid[R], right[R];
+
+  Beside(const T* u, int64_t row_) : row(row_) {
+    for (int r = 0; r < R; ++r) mid[r] = load(u + r * row - kWide<T>), right[r] = load(u + r * row);
+  }
+  // From here on: one vector after the last ones.
+  INLINED void move(const T* u) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) {
+      left[r] = mid[r], mid[r] = right[r];
+      right[r] = load(u + r * row + kWide<T>);
+    }
+  }
+  INLINED Vector<T> at(int r) const { return mid[r]; }
+  // u[-K] + u[K]
+  template <int K>
+  INLINED Vector<T> pair(int r) const {
+    return between<kWide<T> - K, T>(left[r], mid[r]) + between<K, T>(mid[r], right[r]);
+  }
+};
+
+template <int R, typename T>
+struct Beside<false, R, T> {
+  int64_t row;
+  const T* u;
+
+  Beside(const T* u_, int64_t row_) : row(row_), u(u_) {}
+  void move(const T* u_) { u = u_; }
+  Vector<T> at(int r) const { return load(u + r * row); }
+  template <int K>
+  Vector<T> pair(int r) const {
+    return load(u + r * row - K) + load(u + r * row + K);
+  }
+};
+
+template <int NDIM>
+constexpr bool kHeld = VECTOR == 64 && NDIM > 1;
+
+// Adds weights[k] (u[-k] + u[k]) along a row, for k from K on.
+template <int HALF, int K, typename T, typename Rows>
+INLINED void add_pairs(const T* weights, const Rows& rows, int r, Vector<T>& sum) {
+  sum += weights[K] * rows.template pair<K>(r);
+  if constexpr (K < HALF) add_pairs<HALF, K + 1, T>(weights, rows, r, sum);
+}
+
 template <typename T, int R>
 struct Sums {
   Vector<T> of[R];
@@ -27,8 +77,8 @@ struct Sums {
 
 // A vector of ∇²u in each of R rows. Rows share what they read across: with four of them 11 loads a
 // value instead of 17, at order 8 in two dimensions.
-template <int NDIM, int HALF, int R, typename T>
-inline __attribute__((always_inline)) Sums<T, R> bend_of(const Wave<T>& wave, const T* u) {
+template <int NDIM, int HALF, int R, typename T, typename Rows>
+INLINED Sums<T, R> bend_of(const Wave<T>& wave, const T* u, const Rows& rows) {
   const T *x = wave.weights[NDIM - 1], *y = wave.weights[NDIM > 1 ? NDIM - 2 : 0];
   const T* z = wave.weights[0];
   const int64_t plane = wave.stride[0], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
@@ -36,16 +86,14 @@ inline __attribute__((always_inline)) Sums<T, R> bend_of(const Wave<T>& wave, co
   Vector<T>* const sum = sums.of;
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const T* at = u + r * row;
-    sum[r] = x[1] * (load(at - 1) + load(at + 1));
-#pragma GCC unroll 8
-    for (int k = 2; k <= HALF; ++k) sum[r] += x[k] * (load(at - k) + load(at + k));
+    sum[r] = x[1] * rows.template pair<1>(r);
+    if constexpr (HALF > 1) add_pairs<HALF, 2, T>(x, rows, r, sum[r]);
   }
-  if constexpr (NDIM == 1) sum[0] += wave.center * load(u);
+  if constexpr (NDIM == 1) sum[0] += wave.center * rows.at(0);
   if constexpr (NDIM > 1) {
 #pragma GCC unroll 16
     for (int j = -HALF; j < R + HALF; ++j) {
-      const Vector<T> value = load(u + j * row);
+      const Vector<T> value = j >= 0 && j < R ? rows.at(j) : load(u + j * row);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
         const int k = j > r ? j - r : r - j;
@@ -72,33 +120,36 @@ inline __attribute__((always_inline)) Sums<T, R> bend_of(const Wave<T>& wave, co
 // ends with the row, for beyond it may be nothing to read.
 template <int NDIM, int HALF, int R, typename T, typename Use>
 ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t rest, const Use& use) {
-  constexpr int64_t kWide = VECTOR / sizeof(T);
   const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  if (n < kWide) {
+  const int64_t first = std::max<int64_t>(0, n - kWide<T>);
+  const Lanes<T> lanes(rest - first, n - first);
+  if (n < kWide<T>) {
     for (int r = 0; r < R; ++r) {
-      for (int64_t i = rest; i < n; ++i) {
-        use.one(r, i, bend_at<NDIM, HALF>(wave, u + r * row + i));
-      }
+      Vector<T> bend = {};
+      for (int64_t i = 0; i < n; ++i) bend[i] = bend_at<NDIM, HALF>(wave, u + r * row + i);
+      use(lanes, r, 0, bend);
     }
     return;
   }
-  const int64_t first = n - kWide;
-  const auto sums = bend_of<NDIM, HALF, R>(wave, u + first);
-  for (int r = 0; r < R; ++r) {
-    for (int64_t i = rest; i < n; ++i) use.one(r, i, sums.of[r][i - first]);
-  }
+  Beside<kHeld<NDIM>, R, T> rows(u + first, row);
+  rows.move(u + first);
+  const auto sums = bend_of<NDIM, HALF, R>(wave, u + first, rows);
+  for (int r = 0; r < R; ++r) use(lanes, r, first, sums.of[r]);
 }
 
-// ∇²u of R rows, given to `use` in vectors and then one by one.
+// ∇²u of R rows, given to `use` in vectors.
 template <int NDIM, int HALF, int R, typename T, typename Use>
 inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
-  constexpr int64_t kWide = VECTOR / sizeof(T);
-  const int64_t n = wave.n[NDIM - 1];
+  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   int64_t i = 0;
-  for (; i + kWide <= n; i += kWide) {
-    const auto sums = bend_of<NDIM, HALF, R>(wave, u + i);
+  if (n >= kWide<T>) {
+    Beside<kHeld<NDIM>, R, T> rows(u, row);
+    for (; i + kWide<T> <= n; i += kWide<T>) {
+      rows.move(u + i);
+      const auto sums = bend_of<NDIM, HALF, R>(wave, u + i, rows);
 #pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) use.wide(r, i, sums.of[r]);
+      for (int r = 0; r < R; ++r) use(Whole<T>(), r, i, sums.of[r]);
+    }
   }
   if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use);
 }
@@ -109,14 +160,11 @@ struct Leap {
   const T *p, *kappa;
   T* other;
   int64_t row;
-  void wide(int r, int64_t i, const Vector<T>& bend) const {
-    const int64_t at = r * row + i;
-    soon<NDIM>(other + at, row), soon<NDIM>(kappa + at, row);
-    store(other + at, 2 * load(p + at) - load(other + at) + load(kappa + at) * bend);
-  }
-  void one(int r, int64_t i, T bend) const {
-    const int64_t at = r * row + i;
-    other[at] = 2 * p[at] - other[at] + kappa[at] * bend;
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    const int64_t to = r * row + i;
+    soon<NDIM>(other + to, row), soon<NDIM>(kappa + to, row);
+    at.put(other, to, 2 * at(p, to) - at(other, to) + at(kappa, to) * bend);
   }
 };
 
@@ -127,14 +175,11 @@ struct Pull {
   T* bar;
   int64_t row;
   T share[kRows];
-  void wide(int r, int64_t i, const Vector<T>& bend) const {
-    const int64_t at = r * row + i;
-    soon<NDIM>(bar + at, row), soon<NDIM>(after + at, row);
-    store(bar + at, load(bar + at) + 2 * load(after + at) + share[r] * bend);
-  }
-  void one(int r, int64_t i, T bend) const {
-    const int64_t at = r * row + i;
-    bar[at] += 2 * after[at] + share[r] * bend;
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    const int64_t to = r * row + i;
+    soon<NDIM>(bar + to, row), soon<NDIM>(after + to, row);
+    at.put(bar, to, at(bar, to) + 2 * at(after, to) + share[r] * bend);
   }
 };
 
@@ -144,10 +189,10 @@ struct Picture {
   const T* after;
   T* picture;
   int64_t row;
-  void wide(int r, int64_t i, const Vector<T>& bend) const {
-    const int64_t at = r * row + i;
-    soon<NDIM>(picture + at, row);
-    store(picture + at, load(picture + at) + load(after + at) * bend);
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    const int64_t to = r * row + i;
+    soon<NDIM>(picture + to, row);
+    at.put(picture, to, at(picture, to) + at(after, to) * bend);
   }
-  void one(int r, int64_t i, T bend) const { picture[r * row + i] += after[r * row + i] * bend; }
 };

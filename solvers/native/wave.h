@@ -6,6 +6,8 @@
 #include "vectors.h"
 #include "laplacian.h"
 #include "layer.h"
+#include "crossing.h"
+#include "margin.h"
 
 // The rows of a plane in groups: those that a layer of the axis before the last one adds to are one
 // group, its own thread's, and the others kRows each.
@@ -167,13 +169,10 @@ template <typename T, int NDIM>
 struct LeapBack {
   Leap<T, NDIM> leap;
   Picture<T, NDIM> picture;
-  void wide(int r, int64_t i, const Vector<T>& bend) const {
-    leap.wide(r, i, bend);
-    picture.wide(r, i, bend);
-  }
-  void one(int r, int64_t i, T bend) const {
-    leap.one(r, i, bend);
-    picture.one(r, i, bend);
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    leap(at, r, i, bend);
+    picture(at, r, i, bend);
   }
 };
 
