@@ -154,6 +154,29 @@ inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
   if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use);
 }
 
+// The same of two fields side by side: where memory is what they wait for, they wait for more of it at
+// once, and what both use is there.
+template <int NDIM, int HALF, int R, typename T, typename Use, typename Other>
+ALONE void bend_both(const Wave<T>& wave, const T* u, const Use& use, const T* v,
+                     const Other& other) {
+  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+  int64_t i = 0;
+  if (n >= kWide<T>) {
+    Beside<kHeld<NDIM>, R, T> rows(u, row), others(v, row);
+    for (; i + kWide<T> <= n; i += kWide<T>) {
+      rows.move(u + i);
+      const auto sums = bend_of<NDIM, HALF, R>(wave, u + i, rows);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) use(Whole<T>(), r, i, sums.of[r]);
+      others.move(v + i);
+      const auto more = bend_of<NDIM, HALF, R>(wave, v + i, others);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) other(Whole<T>(), r, i, more.of[r]);
+    }
+  }
+  if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use), bend_rest<NDIM, HALF, R>(wave, v, i, other);
+}
+
 // p' = 2 p - p° + κ ∇²p, over p°.
 template <typename T, int NDIM>
 struct Leap {

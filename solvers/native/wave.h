@@ -93,15 +93,21 @@ void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, co
   rows<T, NDIM>(threads, wave, layered, inner, outer);
 }
 
-// ∇²u of up to kRows rows, as `bend` gives it; use(first) is what takes it from that row on.
+// work(first, rows) for some rows: ROWS together, or the last ones one by one.
+template <int ROWS, typename Work>
+inline void together(int64_t count, const Work& work) {
+  int64_t first = 0;
+  for (; first + ROWS <= count; first += ROWS) work(first, std::integral_constant<int, ROWS>());
+  for (; first < count; ++first) work(first, std::integral_constant<int, 1>());
+}
+
+// ∇²u of up to kRows rows, as `bend` gives it; uses(first) is what takes it from that row on.
 template <int NDIM, int HALF, typename T, typename Uses>
 inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& uses) {
-  if (NDIM > 1 && count == kRows) {
-    bend<NDIM, HALF, NDIM == 1 ? 1 : kRows>(wave, u, uses(0));
-    return;
-  }
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  for (int64_t r = 0; r < count; ++r) bend<NDIM, HALF, 1>(wave, u + r * stride, uses(r));
+  together<NDIM == 1 ? 1 : kRows>(count, [&](int64_t first, auto rows) {
+    bend<NDIM, HALF, rows>(wave, u + first * stride, uses(first));
+  });
 }
 
 // p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it.
@@ -250,16 +256,23 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
-    bends<NDIM, HALF>(wave, after + at, count, [&](int64_t first) {
+    const auto adjoint = [&](int64_t first) {
       const int64_t from = at + first * stride;
       return Leap<T, NDIM>{after + from, kappa + from, before + from, stride};
-    });
-    if constexpr (WALKED) {
-      bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
+    };
+    const auto walked = [&](int64_t first) {
+      const int64_t from = at + first * stride;
+      return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride},
+                               {after + from, picture + from, stride}};
+    };
+    if constexpr (WALKED && NDIM == 3) {
+      together<2>(count, [&](int64_t first, auto rows) {
         const int64_t from = at + first * stride;
-        return LeapBack<T, NDIM>{{p + from, kappa + from, other + from, stride},
-                                 {after + from, picture + from, stride}};
+        bend_both<NDIM, HALF, rows>(wave, after + from, adjoint(first), p + from, walked(first));
       });
+    } else {
+      bends<NDIM, HALF>(wave, after + at, count, adjoint);
+      if constexpr (WALKED) bends<NDIM, HALF>(wave, p + at, count, walked);
     }
     ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
   };
