@@ -129,7 +129,7 @@ def same(ours, expected, roundings=50):
         ("23 22 92", (1, 2, 1), 8, "float64", 3),
         ("R3 PP F2", (13, 14, 261), 4, "float64", 3),
         ("2R 3R 53", (7, 9, 37), 6, "float32", 3),
-        # across rows: single values, half vectors and whole ones of 4 to 16; lines in two pieces
+        # along rows: some lanes of one vector of 4 to 16, and several vectors; lines in two pieces
         ("RW NW", (60, 257), 8, "float32", 3),
         ("W3 RN", (60, 17), 4, "float32", 3),
         ("33 W4 N9", (5, 12, 50), 4, "float32", 2),

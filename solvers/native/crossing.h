@@ -26,7 +26,8 @@ struct Recursions {
   T* memory[P];
   T a[P], b[P], per_b[P], within[P];
 
-  Recursions(const Damping<T>& damping, int64_t places, int64_t first, T* start, int64_t by, T* none) {
+  Recursions(const Damping<T>& damping, int64_t places, int64_t first, T* start, int64_t by,
+             T* none) {
     for (int q = 0; q < P; ++q) {
       const int64_t i = first + q;
       const bool in = i >= 0 && i < places;
@@ -100,7 +101,8 @@ ALONE void absorb_places(const Crossing<HALF, T>& crossing, int64_t s, const T* 
     }
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      at.put(crossing.found(2 * k), l, psis[P + k]), at.put(crossing.found(2 * k + 1), l, sums[P + k]);
+      at.put(crossing.found(2 * k), l, psis[P + k]);
+      at.put(crossing.found(2 * k + 1), l, sums[P + k]);
     }
     if constexpr (!NODES) return;
 #pragma GCC unroll 8
@@ -133,7 +135,9 @@ void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines& lines, cons
   for (; s + kPlaces <= end; s += kPlaces) {
     absorb_places<HALF, LEAVE, kPlaces, true>(crossing, s, p, psi, zeta, targets);
   }
-  for (; s < end; ++s) absorb_places<HALF, LEAVE, 1, true>(crossing, s, p, psi, zeta, targets);
+  for (; s < end; ++s) {
+    absorb_places<HALF, LEAVE, 1, true>(crossing, s, p, psi, zeta, targets);
+  }
 }
 
 // `transpose_layer` at P nodes from `s` on, if NODES, at as many half points and, if REACHED, at as many
@@ -145,8 +149,8 @@ ALONE void transpose_places(const Crossing<HALF, T>& crossing, int64_t s, const 
   const int64_t next = lines.field;
   const auto halves = crossing.template halves<P>(psi_bar, s);
   const auto nodes = crossing.template nodes<P>(zeta_bar, s);
-  const T over = crossing.wave.over[crossing.layer.axis], *kappa_s = kappa + s * next, *after_s = after + s * next;
-  const T* kappa_to = kappa_s - HALF * next;
+  const T over = crossing.wave.over[crossing.layer.axis];
+  const T *kappa_s = kappa + s * next, *after_s = after + s * next, *kappa_to = kappa_s - HALF * next;
   T* to = bar + (s - HALF) * next;
   along<T>(lines.count, [&, root = crossing.root](auto at, int64_t l) {
     using V = decltype(at(after, l));
@@ -176,7 +180,8 @@ ALONE void transpose_places(const Crossing<HALF, T>& crossing, int64_t s, const 
     }
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      at.put(crossing.found(3 * k), l, bends[P + k]), at.put(crossing.found(3 * k + 1), l, changes[P + k]);
+      at.put(crossing.found(3 * k), l, bends[P + k]);
+      at.put(crossing.found(3 * k + 1), l, changes[P + k]);
       at.put(crossing.found(3 * k + 2), l, slopes[P + k]);
     }
     if constexpr (!REACHED) return;
@@ -231,7 +236,8 @@ int64_t sheets(const Wave<T>& wave, int axis) {
 // both ends of a line are one thread's: on a small grid their gains overlap.
 template <typename T, typename Work>
 void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const Work& work) {
-  const int64_t n = wave.n[wave.last()], count = pieces(wave), vectors = (n + kWide<T> - 1) / kWide<T>;
+  const int64_t n = wave.n[wave.last()], count = pieces(wave);
+  const int64_t vectors = (n + kWide<T> - 1) / kWide<T>;
   const int64_t x = vectors * piece / count * kWide<T>;
   const int64_t end = std::min(n, vectors * (piece + 1) / count * kWide<T>);
   const bool inner = wave.ndim == 3 && axis == 0;  // its lines lie side by side in each sheet
