@@ -1,15 +1,15 @@
 // Values in vectors of VECTOR bytes, and work that is done a vector at a time. This file is included as
 // wave.h is.
 
-template <typename T, int BYTES = VECTOR>
-using Vector __attribute__((vector_size(BYTES), aligned(alignof(T)), may_alias)) = T;
+template <typename T>
+using Vector __attribute__((vector_size(VECTOR), aligned(alignof(T)), may_alias)) = T;
 
 template <typename T>
 constexpr int64_t kWide = VECTOR / sizeof(T);
 
-template <int BYTES = VECTOR, typename T>
-inline Vector<T, BYTES> load(const T* from) {
-  return *reinterpret_cast<const Vector<T, BYTES>*>(from);
+template <typename T>
+inline Vector<T> load(const T* from) {
+  return *reinterpret_cast<const Vector<T>*>(from);
 }
 
 template <typename T, typename V>
