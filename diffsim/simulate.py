@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffsim.adjoint.blind import Blind
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
 from diffsim.adjoint.flat import Invertible, Retraceable
@@ -110,7 +111,7 @@ def _observed(body, observe, adjoint):
 
     if retraces:
         images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
-        blind = body.blind if images and body.every == 1 else None
+        blind = Blind(body.expose, body.blind) if images and body.every == 1 else None
         back = body.retrace, body.coefficients, body.restarts, body.scaling
         return Retraceable(body.forth, body.trace, look, *back, blind)
     if isinstance(adjoint, Reversible) and not undoes:
@@ -255,11 +256,18 @@ class _Body(NamedTuple):
             state, sums, bar = walk
         return state, whole(sums), bar, x_bar
 
-    def blind(self, inputs, bar, scale):
+    def expose(self, state, inputs):
+        """Forth, and what images of the step need, by `ImagingSolver.expose`."""
+        n, forcing_n = inputs
+        self._beat(n)
+        return self.solver.expose(self.coefficients, state, forcing_n)
+
+    def blind(self, inputs, bar, scale, exposure):
         """The transpose alone, by `ImagingSolver.blind`."""
         n, forcing_n = inputs
         self._beat(n)
-        total, bar, forcing_bar = self.solver.blind(self.coefficients, forcing_n, bar, scale)
+        args = self.coefficients, forcing_n, bar, scale, exposure
+        total, bar, forcing_bar = self.solver.blind(*args)
         return total, bar, (None, forcing_bar)
 
 

@@ -218,16 +218,26 @@ class ImagingSolver(AdjointSolver):
     """A solver whose step is linear in state and forcing: what transposes it asks for no state.
 
     But for the cotangents of some coefficients, the medium's: each is an image, a sum over time of
-    products of the state and its cotangent.
+    products of the state's cotangent and an exposure, something that the state made known.
     """
 
     @abstractmethod
-    def blind(
-        self, coefficients: Record, forcing_n: Record, state_bar: Record, scale: Any
-    ) -> tuple[Record, Record, Record]:
-        """`pullback` where the state is not known: None for the coefficients that are imaged.
+    def expose(self, coefficients: Record, state: Record, forcing_n: Record) -> tuple[Record, Any]:
+        """`step`, and what its images ask for: any pytree of arrays."""
 
-        The state's cotangents are as `scaled` makes them, the others as they are.
+    @abstractmethod
+    def blind(
+        self,
+        coefficients: Record,
+        forcing_n: Record,
+        state_bar: Record,
+        scale: Any,
+        exposure: Any = None,
+    ) -> tuple[Record, Record, Record]:
+        """`pullback` where the state is not known, but what `expose` gave, or not even that: None
+        for the coefficients that are imaged.
+
+        The cotangents of the state and of those coefficients are as `scaled` makes them.
         """
 
     @abstractmethod

@@ -247,16 +247,36 @@ class Wave(RetracingSolver, ImagingSolver):
         )
         return self._bars(coefficients, forcing_n, *bars)
 
-    def blind(self, coefficients, forcing_n, state_bar, scale):
+    def expose(self, coefficients, state, forcing_n):
+        """The step, and the field's curvature ``∇²p + gains`` as it was added there: in float32 its
+        rounding is that of the pressure over (ω dt)². Where the density varies, what the step was
+        made of."""
+        if coefficients.buoyancy is not None:
+            return self.step(coefficients, state, forcing_n), state._replace(previous=None)
+        p, previous, memory = state
+        # made first: the step writes over the older field
+        line, previous = stencil.materialise((2 * p - previous, previous))
+        new = self.step(coefficients, WaveState(p, previous, memory), forcing_n)
+        per_kappa = _per(coefficients.kappa)
+        curvature = (new.pressure - line) * per_kappa
+        if (shot := self._shot(coefficients, forcing_n)) is not None:
+            points, values = shot
+            points = points._replace(weights=points.weights * off_grid.windows(per_kappa, points))
+            curvature = off_grid.put(curvature, points, -values)
+        return new, curvature
+
+    def blind(self, coefficients, forcing_n, state_bar, scale, exposure=None):
         """All but κ and the buoyancy, whose cotangents are products with the field."""
         if coefficients.buoyancy is not None:
-            return self._pullback_over(coefficients, None, forcing_n, state_bar)
+            return self._pullback_over(coefficients, exposure, forcing_n, state_bar)
         points = coefficients.sources
         p_bar, previous_bar, memory_bar, felt = constant_density.adjoin(
             self.frame, self.dt, coefficients.kappa, points, *state_bar
         )
+        # the sweep hands on the cotangent of the new field, which it may write over
+        kappa_bar = None if exposure is None else previous_bar * exposure
         bars = p_bar, previous_bar, memory_bar, _plain(felt, scale, points)
-        return self._bars(coefficients, forcing_n, None, *bars)
+        return self._bars(coefficients, forcing_n, kappa_bar, *bars)
 
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
         """The cotangents of a step's arguments."""

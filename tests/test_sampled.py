@@ -167,10 +167,11 @@ def test_nothing_is_allowed_that_white_noise_would_alias():
 @pytest.mark.parametrize("compiled", [True, False], ids=["at its best", "in plain JAX"])
 @pytest.mark.parametrize("density", [False, True], ids=["", "density"])
 def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
-    """By JAX's own transpose, for all but the medium: 1e-12 of the largest, as a cotangent is a sum
-    of some hundred rounded products. The step is linear: so at any state, but for one that has the
-    images of the faces in its halo, as all have. The sources' weights are varied in proportion:
-    they are zero on a free surface, where no cotangent is known."""
+    """By JAX's own transpose: 1e-12 of the largest, as a cotangent is a sum of some hundred rounded
+    products, and an exposure what is left of a pressure ten times as large. The step is linear: so
+    at any state, but for one that has the images of the faces in its halo, as all have. The
+    sources' weights and κ are varied in proportion: they are zero on a free surface, where no
+    cotangent is known. Without an exposure all but the medium's is the same."""
     if not compiled:
         monkeypatch.setattr(native, "built", lambda: False)
     solver, params, forcing = example(density)
@@ -191,19 +192,36 @@ def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
         fields = (jnp.pad(frame.silence(p[inner]), frame.halo) for p in state[:2])
         return type(state)(*map(frame.mirror, fields), state.memory)
 
-    def step(share, state, forcing_n):
-        sources = coefficients.sources._replace(weights=share * weights)
-        return solver.step(coefficients._replace(sources=sources), imaged(state), forcing_n)
+    kappa = coefficients.kappa
 
-    exact = jax.vjp(step, jnp.ones_like(weights), state, forcing_n)[1](bar)
+    def step(shares, buoyancy, state, forcing_n):
+        sources = coefficients.sources._replace(weights=shares[0] * weights)
+        varied = coefficients._replace(sources=sources, kappa=shares[1] * kappa, buoyancy=buoyancy)
+        return solver.step(varied, imaged(state), forcing_n)
+
+    shares = jnp.ones_like(weights), jnp.ones_like(kappa)
+    exact = jax.vjp(step, shares, coefficients.buoyancy, state, forcing_n)[1](bar)
     scale = solver.scale(coefficients)
     scaled = solver.scaled(scale, bar)
-    medium, state_bar, forcing_bar = solver.blind(coefficients, forcing_n, scaled, scale)
-    state_bar, _ = solver.unscaled(scale, state_bar, coefficients)
-    (state_bar,) = jax.vjp(imaged, state)[1](state_bar)
-    assert_close((medium.sources.weights * weights, state_bar, forcing_bar), exact, 1e-12)
+    new, exposure = jax.jit(solver.expose)(coefficients, imaged(state), forcing_n)
+    assert_close(new, step(shares, coefficients.buoyancy, state, forcing_n), 1e-14)
+
+    def blind(*exposure):
+        medium, state_bar, forcing_bar = solver.blind(
+            coefficients, forcing_n, scaled, scale, *exposure
+        )
+        state_bar, _ = solver.unscaled(scale, state_bar, coefficients)
+        (state_bar,) = jax.vjp(imaged, state)[1](state_bar)
+        return medium, medium.sources.weights * weights, state_bar, forcing_bar
+
+    medium, *others = blind(exposure)
+    _, medium = solver.unscaled(scale, scaled, medium)
+    shares_bar = others[0], medium.kappa * kappa
+    assert_close((shares_bar, medium.buoyancy, *others[1:]), exact, 1e-12)
+    medium, *blindly = blind()
     assert medium.kappa is None
     assert medium.buoyancy is None
+    assert_close(blindly, others, 1e-15)
 
 
 @pytest.mark.slow
@@ -243,10 +261,10 @@ def test_an_observation_of_any_kind_is_transposed_exactly():
 
 
 @pytest.mark.slow
-def test_memory_is_a_state_for_every_so_many_steps():
-    """Twice the steps: the field and its layers' memory once for every so many of them, and some
-    numbers of series and data; neither the older time level nor windows around instruments, whose
-    weights nobody differentiates."""
+def test_memory_is_a_field_for_every_so_many_steps():
+    """Twice the steps: one field, its curvature, for every so many of them, and some numbers of
+    series and data; neither a state nor windows around instruments, whose weights nobody
+    differentiates."""
     layer = Absorbing(width=10, speed=2200.0, frequency=15.0)
     solver = wave((60, 70), 20.0, DT, layer, order=4)
     places = np.stack([np.full(50, 40.0), np.linspace(20.0, 1300.0, 50)], 1)
@@ -262,11 +280,10 @@ def test_memory_is_a_state_for_every_so_many_steps():
         compiled = jax.jit(jax.grad(loss)).lower(params).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    state = solver.init(WaveParams(jnp.ones((60, 70)), None))
-    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) - state.previous.nbytes
+    field = solver.init(WaveParams(jnp.ones((60, 70)), None)).pressure
     for every in (4, 10):
         grown = (temporary(800, every) - temporary(400, every)) / 400
-        assert grown < kept / every + 4 * 50 * 8 + 40
+        assert grown < field.nbytes / every + 4 * 50 * 8 + 40
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core
 
+from diffsim.adjoint.blind import Blind
 from diffsim.adjoint.restarts import Restarts
 from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.steps import Leaves, Split, Step
@@ -47,9 +48,7 @@ class Retraceable:
     none. ``consts`` are the arrays that the step closes over. The walk back starts afresh from
     ``restarts``. In `back`, and in what `look` with a scale adds in reverse, the cotangents of the
     carry and of ``consts`` are as ``scaling`` makes them. To every other strategy it is the
-    function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes
-    ``blind(x, carry_bar, scale)``, if there is one: the cotangents with no carry, those of
-    ``consts`` as they are, or None where they ask for it.
+    function ``(carry, x) -> (carry, y)``, but ``Sampled(…)`` takes ``blind``, if there is one.
     """
 
     step: Callable[[Any, Any], Any]
@@ -59,7 +58,7 @@ class Retraceable:
     consts: Any
     restarts: Restarts
     scaling: Scaling
-    blind: Callable[[Any, Any, Any], tuple[Any, Any, Any]] | None = None
+    blind: Blind | None = None
 
     def __call__(self, carry, x):
         return self.look(self.step(carry, x))
@@ -119,7 +118,9 @@ def _retraceable(f: Retraceable, carry, x, consts) -> Step:
 
     afresh = _afresh(f.restarts, carry, consts)
     step = Step(calling, keeping, None, retrace, looking, afresh, scaling)
-    return replace(step, blind=_blind(f, x, bars[0], scale, consts)) if f.blind else step
+    if f.blind:
+        step = replace(step, blind=_blind(f, carry, x, scale, consts))
+    return step
 
 
 def _scaling(f: Retraceable, bars, scale, consts):
@@ -151,23 +152,34 @@ def _afresh(restarts: Restarts, carry, consts):
     return lambda known: Restarts(restarts.every, partial(keep, known), partial(restore, known))
 
 
-def _blind(f: Retraceable, x, carry_bar, scale, consts):
-    """Its blind transpose on flat lists."""
+def _blind(f: Retraceable, carry, x, scale, consts):
+    """Its blind transpose on flat lists, by the constants of the step."""
+    own: Any = f.blind
     paths = [path for path, c in jax.tree.leaves_with_path(f.consts) if inexact(c)]
+    spread = Split.by_type(jax.tree.leaves(x)).spread
 
     def blind(*args):
-        consts_bar, *bars = f.blind(*args)  # pyright: ignore[reportOptionalCall]
+        consts_bar, *bars = own.transpose(*args)
         known = dict(jax.tree.leaves_with_path(consts_bar))
         return [known.get(path) for path in paths], *(jax.tree.leaves(_smooth(b)) for b in bars)
 
-    lowered = lifted(blind, (x, carry_bar, scale), consts)
+    def expose(carry, x):
+        new, exposure = own.expose(carry, x)
+        return *f.look(new), exposure
+
+    exposure = jax.eval_shape(own.expose, carry, x)[1]
+    given = x, _smooth(carry), scale
+    exposed = lifted(_lists(expose), (carry, x), consts)
+    lowered = [lifted(blind, (*given, shown), consts) for shown in (None, exposure)]
     places = _places(f.consts, consts)
 
-    def transposed(known, x, carry_bar, scale):
-        found, carry_bar, x_bar = lowered(known, x, carry_bar, scale)
-        return _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
+    def transposed(known, x, carry_bar, scale, exposure):
+        found, carry_bar, x_bar = lowered[exposure is not None](
+            known, x, carry_bar, scale, exposure
+        )
+        return _by_place(places, found), carry_bar, spread(x_bar)
 
-    return transposed
+    return lambda known: Blind(partial(exposed, known), partial(transposed, known))
 
 
 # --- what has a derivative

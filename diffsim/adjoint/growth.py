@@ -22,6 +22,7 @@ from diffsim.host import call, named
 LIMIT = 1e8  # of the growth from the last quarter of a run to the first one
 QUARTERS = 4
 LEAST = 100  # steps; a shorter loop is not watched
+NOTED = 8  # blocks of steps, at least, in each quarter of a run that has as many
 
 
 class Exploded(UserWarning):
@@ -33,14 +34,25 @@ def quiet():
     return jnp.zeros(QUARTERS)
 
 
-def note(noted, carry_bar, start, length):
-    """What `quiet` began, with the cotangents of the carry before step ``start`` of ``length``."""
-    # of all entries: a wave that starts between some of them would seem to explode when it arrives
-    largest = [jnp.max(jnp.abs(leaf), initial=0) for leaf in carry_bar]
-    largest = jnp.max(jnp.stack([lax.stop_gradient(a).astype(noted.dtype) for a in largest]))
-    quarter = QUARTERS * (start + QUARTERS - 1) // length  # stretches may begin that much early
-    here = jnp.arange(QUARTERS) == jnp.minimum(quarter, QUARTERS - 1)
-    return jnp.where(here, jnp.maximum(noted, largest), noted)
+def note(noted, carry_bar, start, size, length):
+    """What `quiet` began, with the cotangents of the carry before step ``start`` of ``length``,
+    which begins a block of ``size``. Of short blocks some are left out: it reads the carry."""
+    noted, carry_bar = lax.stop_gradient((noted, carry_bar))
+
+    def quarter(start):  # stretches may begin that much early
+        return jnp.minimum(QUARTERS * (start + QUARTERS - 1) // length, QUARTERS - 1)
+
+    def with_this():
+        # of all entries: a wave that starts between some would seem to explode when it arrives
+        largest = [jnp.max(jnp.abs(leaf), initial=0).astype(noted.dtype) for leaf in carry_bar]
+        here = jnp.arange(QUARTERS) == quarter(start)
+        return jnp.where(here, jnp.maximum(noted, jnp.max(jnp.stack(largest))), noted)
+
+    every = length // (NOTED * QUARTERS * size)
+    if every < 2:
+        return with_this()
+    due = (start // size % every == 0) | (quarter(start) > quarter(start - size))
+    return lax.cond(due, with_this, lambda: noted)
 
 
 class Feed(NamedTuple):

@@ -135,7 +135,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         # what lies on layers is put right where it matters, and is no drift
         mended = restarts.restore(arrived, restarts.keep(start))
         gap = [_largest(a - b) for a, b in zip(walked(mended), walked(start), strict=True)]
-        noted = [growth.note(n, bars[1], first, length) for n in noted]
+        noted = [growth.note(n, bars[1], first, size, length) for n in noted]
         return (start, *bars, noted), gap
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)

@@ -7,7 +7,7 @@ limited band. So is the product: with nothing above ``f`` in either field it has
 Computers & Geosciences 56).
 """
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -19,7 +19,7 @@ from jax import lax
 
 from diffsim.adjoint import growth
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.slices import put, take
+from diffsim.adjoint.slices import in_turn, put, take
 from diffsim.adjoint.steps import Leaves, SmoothStep, Split, Step, differentiable_loop, run
 from diffsim.adjoint.stretches import piling, stretches
 from diffsim.linear import inexact, varying
@@ -48,9 +48,10 @@ class Sampled(Adjoint):
     A residual of nearly equal data prefers high frequencies: there it was 6e-5 at 5, 4e-3 at 6. A
     record that ends while waves arrive adds what a sum's ends do, 3e-4 at 5.
 
-    Memory: ``n / every`` states, of a wave the field and its layers' memory, not both time levels;
-    of what is observed what its transpose needs: nothing for instruments, but the field itself for
-    its energy. One evaluation a step. Forward over reverse differentiates the approximation.
+    Memory: ``n / every`` exposures, of a wave the curvature of the field, where the density varies
+    the field and its layers' memory; of what is observed what its transpose needs: nothing for
+    instruments, but the field itself for its energy. One evaluation a step. Forward over reverse
+    differentiates the approximation.
 
     Args:
         every: steps for each that is imaged; those that are left over at the start share an image
@@ -147,7 +148,7 @@ def _driven(forcing):
 
 
 def _forward(adjoint, length, step, consts, carry, xs):
-    """All steps once; keeps a state of each stretch, and what the transpose of `observe` needs."""
+    """All steps once; keeps an exposure of each stretch, and what transposes of `observe` need."""
     if not step.blind:
         raise NotImplementedError(
             f"{adjoint!r} has no reverse over forward mode: take forward over reverse, "
@@ -155,79 +156,74 @@ def _forward(adjoint, length, step, consts, carry, xs):
         )
     sight = _Sight.of(step, consts, carry, xs, step.scaling(consts).scale())
 
-    def seeing(carry, x):
-        new, y = step(consts, carry, x)
-        return new, [y, sight.kept(consts, new, x)]
+    def seeing(move, carry, x):
+        new, y, *exposure = move(carry, x)
+        return new, [y, sight.kept(consts, new, x)], *exposure
 
     def stretch(size, loop, first):
         places, middle = first + jnp.arange(size), size // 2
-        here, _ = lax.scan(one, loop, places[:middle], unroll=step.unroll)
-        return lax.scan(one, here, places[middle:], unroll=step.unroll)[0], here[0]
+        loop, _ = lax.scan(one, loop, places[:middle], unroll=step.unroll)
+        loop, exposure = one(loop, places[middle], exposing)
+        return lax.scan(one, loop, places[middle + 1 :], unroll=step.unroll)[0], exposure
 
-    one, loop = piling(seeing, carry, xs, length)
-    states = []
+    exposing = partial(seeing, step.blind(consts).expose)
+    one, loop = piling(partial(seeing, partial(step, consts)), carry, xs, length)
+    exposures = []
     for size, firsts in stretches(length, adjoint.size(length)):
-        loop, state = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
-        states.append(state)
+        loop, exposed = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
+        exposures.append(exposed)
     carry, (ys, sights), _ = loop
-    return (carry, ys), (states, sights)
+    return (carry, ys), (exposures, sights, Split.by_type(carry).rest(carry))
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
     """Transpose step by step; in the middle of each stretch, where a sum's sample errs least at
     its ends, with the image of all of it."""
-    states, sights = kept
-    silent = [jnp.zeros(leaf.shape[1:], leaf.dtype) for leaf in states[0]]
+    exposures, sights, rest = kept
+    silent = smooth.carry.join(*(map(jnp.zeros_like, leaves) for leaves in (carry_bar, rest)))
     scale, carry_bar = smooth.scaled(consts, carry_bar)
     sight = _Sight.of(smooth.step, consts, silent, xs, scale)
-    count = sum(smooth.xs.smooth)
+    count, step = sum(smooth.xs.smooth), smooth.step
+    transpose: Callable = step.blind(consts).transpose  # pyright: ignore[reportOptionalCall]
 
-    def one(transpose, walk, i):
+    def blind(x, carry_bar, exposure=None):
+        found, carry_bar, x_bar = transpose(x, carry_bar, scale, exposure)
+        consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
+        return consts_bar, carry_bar, smooth.xs.of(x_bar)
+
+    def imaged(exposure, size, x, carry_bar):
+        """With the images of a whole stretch."""
+        exact = jax.eval_shape(blind, x, carry_bar)[0]
+        found, *bars = blind(x, carry_bar, exposure)
+        pairs = zip(exact, found, strict=True)
+        return [size * bar if bar is not None and one is None else bar for one, bar in pairs], *bars
+
+    def one(walk, i, transpose=blind):
         consts_bar, carry_bar, xs_bar = walk
         x, y_bar, kept = take(xs, i), take(ys_bar, i), take(sights, i)
         seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
-        more, carry_bar, x_bar = transpose(smooth, consts, x, carry_bar, scale)
+        more, carry_bar, x_bar = transpose(x, carry_bar)
         return (_sum(consts_bar, seen_bar, more), carry_bar, put(xs_bar, x_bar, i)), None
 
     def stretch(size, walk, inputs):
-        first, state = inputs
+        first, exposure = inputs
         *walk, noted = walk
         places, middle = first + jnp.arange(size), size // 2
-        blindly = partial(lax.scan, partial(one, _blind), reverse=True, unroll=smooth.step.unroll)
+        blindly = partial(lax.scan, one, reverse=True, unroll=smooth.step.unroll)
         walk, _ = blindly(tuple(walk), places[middle + 1 :])
-        walk, _ = one(partial(_imaged, state, size), walk, places[middle])
-        walk, _ = blindly(walk, places[:middle])
-        noted = [growth.note(n, walk[1], first, length) for n in noted]
+        (consts_bar, *walk), _ = one(walk, places[middle], partial(imaged, exposure, size))
+        walk, _ = blindly((*in_turn(consts_bar, walk[0]), walk[1]), places[:middle])
+        noted = [growth.note(n, walk[1], first, size, length) for n in noted]
         return (*walk, noted), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     walk = consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
-    parts = zip(stretches(length, adjoint.size(length)), states, strict=True)
-    for (size, firsts), state in reversed(list(parts)):
-        inputs = jnp.array(firsts), state
+    parts = zip(stretches(length, adjoint.size(length)), exposures, strict=True)
+    for (size, firsts), exposed in reversed(list(parts)):
+        inputs = jnp.array(firsts), exposed
         walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
     consts_bar, carry_bar, xs_bar, noted = walk
-    _, carry_bar = smooth.unscaled(consts, scale, consts_bar, carry_bar)
-    return consts_bar, carry_bar, [*xs_bar, *noted]
-
-
-def _blind(smooth, consts, x, carry_bar, scale):
-    """A step's transpose without its images."""
-    found, carry_bar, x_bar = smooth.step.blind(consts, x, carry_bar, scale)
-    consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
-    return consts_bar, carry_bar, smooth.xs.of(x_bar)
-
-
-def _imaged(state, size, smooth, consts, x, carry_bar, scale):
-    """A step's transpose with the images of a whole stretch of ``size`` steps."""
-    unseen = replace(smooth, ys=Split((False,) * len(smooth.ys.smooth)))
-    found = jax.eval_shape(smooth.step.blind, consts, x, carry_bar, scale)[0]
-    times = smooth.consts.of([size if found.get(i, 0) is None else 1 for i in range(len(consts))])
-    none = [jnp.zeros_like(leaf) for leaf in smooth.consts.of(consts)]
-    _, carry_bar = smooth.unscaled(consts, scale, none, carry_bar)
-    consts_bar, carry_bar, x_bar = unseen.pull(consts, state, x, carry_bar, [])
-    _, carry_bar = smooth.scaled(consts, carry_bar)
-    return [n * bar for n, bar in zip(times, consts_bar, strict=True)], carry_bar, x_bar
+    return *smooth.unscaled(consts, scale, consts_bar, carry_bar), [*xs_bar, *noted]
 
 
 def _sum(*lists):

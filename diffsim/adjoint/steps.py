@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from diffsim.adjoint import growth
+from diffsim.adjoint.blind import Blind
 from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
 from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.slices import in_turn, put_block, stacked, take
@@ -44,9 +45,8 @@ class Step:
     afresh: Callable[[Leaves], Restarts] | None = None
     # in which its adjoint runs, given the consts; there is one if there is `retrace`
     scaling: Callable[[Leaves], Scaling] | None = None
-    # transposed with no carry at hand, as (consts, x, carry_bar, scale) -> bars; those of consts by
-    # their number and as they are, None for the images, which ask for the carry
-    blind: Callable[[Leaves, Leaves, Leaves, Leaves], tuple] | None = None
+    # transposed with no carry at hand, given the consts; the cotangents of those by their number
+    blind: Callable[[Leaves], Blind] | None = None
     # steps in a loop's body: with an even number two levels in time swap their buffers in place
     unroll: int | bool = 2
 
@@ -200,7 +200,7 @@ class SmoothStep:
                 pull, walk, jnp.arange(size), reverse=True, unroll=self.step.unroll
             )
         count = len(x_bar)
-        noted = [growth.note(n, carry_bar, start, self.watched) for n in xs_bar[count:]]
+        noted = [growth.note(n, carry_bar, start, size, self.watched) for n in xs_bar[count:]]
         return consts_bar, carry_bar, [*put_block(xs_bar[:count], x_bar, start), *noted]
 
 
