@@ -10,7 +10,8 @@ class Blind(NamedTuple):
     Those parameters' are images: sums of products of the carry's cotangent and an exposure.
     """
 
-    expose: Callable[[Any, Any], tuple]  # carry, x -> carry, y, exposure: any pytree of arrays
+    # carry, x -> carry, exposure: any pytree of arrays; on flat lists carry, y, exposure
+    expose: Callable[[Any, Any], tuple]
     # x, carry_bar, scale, exposure or None -> bars of consts, carry, x; with no exposure None for
     # images; carry_bar and images are scaled
     transpose: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]

@@ -7,7 +7,6 @@ limited band. So is the product: with nothing above ``f`` in either field it has
 Computers & Geosciences 56).
 """
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, NamedTuple
 
@@ -183,26 +182,13 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     silent = smooth.carry.join(*(map(jnp.zeros_like, leaves) for leaves in (carry_bar, rest)))
     scale, carry_bar = smooth.scaled(consts, carry_bar)
     sight = _Sight.of(smooth.step, consts, silent, xs, scale)
-    count, step = sum(smooth.xs.smooth), smooth.step
-    transpose: Callable = step.blind(consts).transpose  # pyright: ignore[reportOptionalCall]
+    count = sum(smooth.xs.smooth)
 
-    def blind(x, carry_bar, exposure=None):
-        found, carry_bar, x_bar = transpose(x, carry_bar, scale, exposure)
-        consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
-        return consts_bar, carry_bar, smooth.xs.of(x_bar)
-
-    def imaged(exposure, size, x, carry_bar):
-        """With the images of a whole stretch."""
-        exact = jax.eval_shape(blind, x, carry_bar)[0]
-        found, *bars = blind(x, carry_bar, exposure)
-        pairs = zip(exact, found, strict=True)
-        return [size * bar if bar is not None and one is None else bar for one, bar in pairs], *bars
-
-    def one(walk, i, transpose=blind):
+    def one(walk, i, exposure=None, size=1):
         consts_bar, carry_bar, xs_bar = walk
         x, y_bar, kept = take(xs, i), take(ys_bar, i), take(sights, i)
         seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
-        more, carry_bar, x_bar = transpose(x, carry_bar)
+        more, carry_bar, x_bar = _blind(smooth, consts, scale, x, carry_bar, exposure, size)
         return (_sum(consts_bar, seen_bar, more), carry_bar, put(xs_bar, x_bar, i)), None
 
     def stretch(size, walk, inputs):
@@ -211,7 +197,7 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         places, middle = first + jnp.arange(size), size // 2
         blindly = partial(lax.scan, one, reverse=True, unroll=smooth.step.unroll)
         walk, _ = blindly(tuple(walk), places[middle + 1 :])
-        (consts_bar, *walk), _ = one(walk, places[middle], partial(imaged, exposure, size))
+        (consts_bar, *walk), _ = one(walk, places[middle], exposure, size)
         walk, _ = blindly((*in_turn(consts_bar, walk[0]), walk[1]), places[:middle])
         noted = [growth.note(n, walk[1], first, size, length) for n in noted]
         return (*walk, noted), None
@@ -224,6 +210,17 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
         walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
     consts_bar, carry_bar, xs_bar, noted = walk
     return *smooth.unscaled(consts, scale, consts_bar, carry_bar), [*xs_bar, *noted]
+
+
+def _blind(smooth, consts, scale, x, carry_bar, exposure, size):
+    """A step's transpose; with an exposure, and the images of a stretch of ``size`` steps."""
+    transpose = smooth.step.blind(consts).transpose
+    found, carry_bar, x_bar = transpose(x, carry_bar, scale, exposure)
+    if exposure is not None:
+        exact = jax.eval_shape(partial(transpose, exposure=None), x, carry_bar, scale)[0]
+        found = {i: bar if exact[i] is not None else size * bar for i, bar in found.items()}
+    consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
+    return consts_bar, carry_bar, smooth.xs.of(x_bar)
 
 
 def _sum(*lists):
