@@ -27,6 +27,9 @@ from diffsim.host import call, named
 from diffsim.solver import frozen
 
 
+LEAST, MOST = 250, 4  # steps in a stretch and stretches, if nobody says how many
+
+
 class Drifted(UserWarning):
     """The walk back left the path of the run."""
 
@@ -37,7 +40,7 @@ class Reversible(Adjoint):
 
     Memory: ``stretches`` states, ``length`` times what a step destroys, and what lies on absorbing
     layers (of a `Wave` 4 values a node of theirs) every `RetracingSolver.steps_back` steps: about
-    14, 21 and 52 for layers of 10, 20 and 50 cells. Two step evaluations a step, one of them
+    21, 31 and 79 for layers of 10, 20 and 50 cells. Two step evaluations a step, one of them
     backwards, which a `RetracingSolver` does in one sweep with the transpose. The drift of a
     stretch is the largest difference between the state that the walk arrives at and the one that
     was kept there, over the largest value of that array in the run; more than ``drift`` raises the
@@ -45,12 +48,13 @@ class Reversible(Adjoint):
     in a stretch at worst: 1e-12 after 10³ steps of a wave in float64, 1e-4 in float32.
 
     Args:
-        stretches: parts of the run; best if they divide its length (else one more is compiled)
+        stretches: parts of the run; best if they divide its length (else one more is compiled). If
+            absent one for each 250 steps, and no more than 4
         drift: relative, largest allowed; 1e-8 in float64 and 1e-3 in float32 if absent; it is not
             measured if infinite
     """
 
-    stretches: Annotated[int, Gt(0)] = 4
+    stretches: Annotated[int, Gt(0)] | None = None
     drift: Annotated[float, Gt(0), AllowInfNan(True)] | None = None
 
     def loop(self, step, consts, carry, xs, length):
@@ -65,14 +69,19 @@ class Reversible(Adjoint):
         return loop(consts, carry, xs)
 
     def states(self, length):
-        return length // self.size(length) + 1
+        return -(-length // self.size(length)) + 1
 
     def evaluations(self, length):
         return 2 * length
 
     def size(self, length):
         """Steps in a stretch."""
-        return -(-length // min(self.stretches, length))
+        return -(-length // min(self.parts(length), length))
+
+    def parts(self, length):
+        """Stretches of a run. A state costs as much time as several steps: drift grows slowly, so
+        short runs are one stretch."""
+        return self.stretches or max(1, min(MOST, length // LEAST))
 
 
 class _Kept(NamedTuple):

@@ -170,9 +170,10 @@ def _store_all(loop: Loop) -> Forecast:
 
 def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
     steps = _steps_on_trial(loop.length, size(loop.carry), STATES_ON_TRIAL)
-    steps -= steps % adjoint.stretches if steps < loop.length else 0
+    parts = adjoint.parts(loop.length)
+    steps -= steps % parts if steps < loop.length else 0
     # made-up values may drift: no one's worry, and a trial must not call the host
-    tried = gradient(loop, replace(adjoint, drift=inf), steps)
+    tried = gradient(loop, replace(adjoint, stretches=parts, drift=inf), steps)
     more = loop.walked(loop.length) - loop.walked(steps)
     total = tried.bytes + (loop.length - steps) * _traffic(loop) + more
     seconds = tried.seconds * loop.length / steps
