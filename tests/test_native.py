@@ -158,6 +158,18 @@ def test_a_batch_is_one_after_the_other():
     same(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(each, range(3))), 0)
 
 
+@pytest.mark.parametrize("sweep", ["advance", "retrace"])
+def test_a_sweep_has_the_same_values_in_either_order(sweep):
+    """Bit by bit: every second one goes from the middle of a field to its ends, and no value of it
+    depends on what another share has made. 7 rounds, so that both ways meet idle and busy threads.
+    """
+    problem = Problem("R3 F4", (300, 301), 4)
+    once = jax.jit(lambda *arrays: problem.twins(*arrays)[sweep])  # XLA drops the other sweeps
+    first, *others = (once(*problem.arrays) for _ in range(7))
+    for other in others:
+        same(other, first, 0)
+
+
 def test_derivatives_are_those_of_the_plain_twin():
     """Forward and reverse, by every array at once, and the value beside them: twice the roundings
     of one sweep. The loss is linear, as a walk back divides by what a layer leaves: a few

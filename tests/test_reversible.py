@@ -270,7 +270,8 @@ def test_memory_of_a_walk_back_is_what_lies_on_layers_every_so_many_steps():
 def test_checkpointed_steps_are_walked_back_where_they_can_be(adjoint):
     """By `Revolve` in blocks of 64, unless ``walk=False``; the gradient is that by storing all
     either way, in float64 to 1e-11: on layers rounding, 1e-16, grows by 1e6 at most between two
-    restarts, where it does at their outer edge, to which a tenth of a wave or less comes. A block that is walked back keeps less."""
+    restarts, where it does at their outer edge, to which a tenth of a wave or less comes. A block
+    that is walked back keeps less."""
     solver, speed, loss = layered(density=False, dtype=jnp.float64)
     exact = np.asarray(jax.grad(loss)(speed, StoreAll()))
     replayed = replace(adjoint, walk=False)

@@ -26,7 +26,6 @@ from diffsim.adjoint.stretches import piling, stretches
 from diffsim.host import call, named
 from diffsim.solver import frozen
 
-
 LEAST, MOST = 250, 4  # steps in a stretch and stretches, if nobody says how many
 
 

@@ -3,8 +3,8 @@
 // read it first. This file is included as wave.h is.
 //
 // Half points are counted from the outermost that a node of the layer sees (at the upper end of an
-// axis from the innermost): node j sees those from j to j + HALF, half point s sees nodes from s - HALF to s. So
-// both ends are one case.
+// axis from the innermost): node j sees those from j to j + HALF, half point s sees nodes from
+// s - HALF to s. So both ends are one case.
 
 // Σ weights · values, of layers.py's G or its transpose; values(k) is the k-th.
 template <int HALF, typename T, typename Values>

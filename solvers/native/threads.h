@@ -27,13 +27,17 @@ class FlushDenormals {
 class Threads {
  public:
   explicit Threads(xla::ffi::ThreadPool pool) : pool_(pool) {
+    static std::atomic<unsigned> sweeps{0};
     count_ = std::max<int64_t>(1, pool_.num_threads());
+    outwards_ = sweeps.fetch_add(1, std::memory_order_relaxed) % 2 != 0;
   }
 
   // work(first, last) on shares of 0 … size, of `least` items and more; returns when all are done.
   // The caller takes shares from the front, threads of the pool from the back as soon as they wake,
-  // which takes as long as a sweep; so each finds in its cache what it left there a sweep before.
-  // The caller waits for shares that are under way alone: all threads of the pool may be callers.
+  // which takes as long as a sweep; so each finds in its cache what it left there a sweep before. Every
+  // second sweep goes from the middle to the ends: what was touched last is touched first, where the
+  // cache holds less than a thread's half. The caller waits for shares that are under way alone: all
+  // threads of the pool may be callers.
   template <typename Work>
   void share(int64_t size, int64_t least, const Work& work) {
     const int64_t most = count_ == 1 ? 1 : kShares * count_;
@@ -43,7 +47,7 @@ class Threads {
     };
     FlushDenormals flush;
     if (parts == 1) return part(0);
-    const auto left = std::make_shared<Left>(parts);
+    const auto left = std::make_shared<Left>(parts, outwards_);
     for (int64_t n = 1; n < std::min(count_, parts); ++n) {
       // a task that comes too late must not touch the caller's variables
       pool_.Schedule([left, work = &part] {
@@ -64,13 +68,18 @@ class Threads {
  private:
   static constexpr int64_t kShares = 8;  // for each thread
 
-  // The shares that nobody has taken yet: from one number up to another, in one word.
+  // Shares from one number up to another, in one word: those that nobody has taken yet or, outwards,
+  // those that somebody has.
   class Left {
+    const uint64_t parts_;
+    const bool outwards_;
     std::atomic<uint64_t> ends_;
 
    public:
     std::atomic<int64_t> done{0};
-    explicit Left(int64_t parts) : ends_(static_cast<uint64_t>(parts)) {}
+    Left(uint64_t parts, bool outwards)
+        : parts_(parts), outwards_(outwards),
+          ends_(outwards ? parts / 2 << 32 | parts / 2 : parts) {}
 
     int64_t first() { return take(true); }
     int64_t last() { return take(false); }
@@ -79,11 +88,12 @@ class Threads {
     int64_t take(bool front) {
       uint64_t ends = ends_.load(std::memory_order_relaxed);
       while (true) {
-        const uint64_t first = ends >> 32, end = ends & 0xffffffff;
-        if (first >= end) return -1;
-        const uint64_t rest = front ? (first + 1) << 32 | end : first << 32 | (end - 1);
-        if (ends_.compare_exchange_weak(ends, rest, std::memory_order_acq_rel)) {
-          return static_cast<int64_t>(front ? first : end - 1);
+        uint64_t first = ends >> 32, end = ends & 0xffffffff;
+        if (end - first == (outwards_ ? parts_ : 0)) return -1;
+        const bool low = outwards_ ? first > 0 && (front || end == parts_) : front;
+        const uint64_t part = outwards_ ? (low ? --first : end++) : (low ? first++ : --end);
+        if (ends_.compare_exchange_weak(ends, first << 32 | end, std::memory_order_acq_rel)) {
+          return static_cast<int64_t>(part);
         }
       }
     }
@@ -91,4 +101,5 @@ class Threads {
 
   xla::ffi::ThreadPool pool_;
   int64_t count_;
+  bool outwards_;
 };
