@@ -48,7 +48,9 @@ TOOLS = {
     "deepwave": ("deepwave", "CPML", ("store all", "every 10th step")),
     "sweep": ("sweep-solver", "CPML", ("store all", "boundary saving")),
 }
-OURS = {"E": ("Revolve(22)", "Revolve(100, block=100)")}  # cases that no other tool runs
+OURS = {
+    "E": ("Reversible", "Revolve(22)", "Revolve(100, block=100)")
+}  # cases that no other tool runs
 OURS["E64"] = OURS["E"]
 THREADS = 2
 

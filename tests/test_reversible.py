@@ -71,7 +71,7 @@ def gradient(adjoint, steps, dtype=jnp.float64):
 def test_gradient_is_that_of_storing_all(steps):
     """Lengths that the stretches divide and others; 1e-10 as the rounding of the walk allows."""
     exact = gradient(StoreAll(), steps)
-    for stretches in (None, 1, 4):
+    for stretches in (1, 4):
         ours = gradient(Reversible(stretches), steps)
         np.testing.assert_allclose(ours, exact, rtol=0, atol=1e-10 * float(jnp.max(abs(exact))))
 
@@ -269,16 +269,15 @@ def test_memory_of_a_walk_back_is_what_lies_on_layers_every_so_many_steps():
 @pytest.mark.parametrize("adjoint", [Revolve(3), Periodic(96)], ids=repr)
 def test_checkpointed_steps_are_walked_back_where_they_can_be(adjoint):
     """By `Revolve` in blocks of 64, unless ``walk=False``; the gradient is that by storing all
-    either way, in float64 to 1e-11: on layers rounding, 1e-16, grows by 1e6 at most between two
-    restarts, where it does at their outer edge, to which a tenth of a wave or less comes. A block
-    that is walked back keeps less."""
+    either way, in float64 to 1e-13, some hundred roundings: that they grow by 1e6 at the outer edge
+    of layers is not to be seen (2e-15 were). A block that is walked back keeps less."""
     solver, speed, loss = layered(density=False, dtype=jnp.float64)
     exact = np.asarray(jax.grad(loss)(speed, StoreAll()))
     replayed = replace(adjoint, walk=False)
     temporary = []
     for strategy in adjoint, replayed:
         program = jax.jit(jax.grad(loss), static_argnums=1).lower(speed, strategy).compile()
-        np.testing.assert_allclose(program(speed), exact, rtol=0, atol=1e-11 * np.abs(exact).max())
+        np.testing.assert_allclose(program(speed), exact, rtol=0, atol=1e-13 * np.abs(exact).max())
         temporary.append(program.memory_analysis().temp_size_in_bytes)
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(solver.init(WaveParams(speed, None))))
     walked, kept = (strategy.suited(walks=True) for strategy in (adjoint, replayed))
