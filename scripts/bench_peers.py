@@ -48,9 +48,8 @@ TOOLS = {
     "deepwave": ("deepwave", "CPML", ("store all", "every 10th step")),
     "sweep": ("sweep-solver", "CPML", ("store all", "boundary saving")),
 }
-OURS = {
-    "E": ("Reversible", "Revolve(22)", "Revolve(100, block=100)")
-}  # cases that no other tool runs
+# cases that no other tool runs
+OURS = {"E": ("Reversible", "Revolve(22)", "Revolve(100, block=100)")}
 OURS["E64"] = OURS["E"]
 THREADS = 2
 
