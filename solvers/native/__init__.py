@@ -1,7 +1,7 @@
 """Compiled sweeps behind plain JAX functions, used where they were built and run on a CPU.
 
-XLA's CPU back end makes several kernels of what is one sweep over memory: ``wave.h`` and
-``water.h`` are such sweeps. They are built when the package is installed, if there is a C++
+XLA's CPU back end makes several kernels of what is one sweep over memory: ``wave.h``, ``water.h``
+and ``heat.h`` are such sweeps. They are built when the package is installed, if there is a C++
 compiler; without it, on other devices, and for derivatives the plain function does the same.
 """
 
@@ -23,6 +23,7 @@ SWEEPS = (
     *("leap", "transpose", "adjoin", "retrace"),  # of waves
     *("take", "put"),  # at points
     *("advance", "pull_advance"),  # of shallow water
+    *("conduct", "correlate"),  # of heat
 )
 TYPES = "float32", "float64"  # a library for each
 

@@ -90,3 +90,14 @@ struct Basin {
   // velocity over discharge
   T slowness(T h) const { return h > thin ? 1 / (h > thin ? h : T(1)) : h * per_thin2; }
 };
+
+// A body that conducts heat, in cells with a halo of one.
+template <typename T>
+struct Body : Field {
+  int64_t n[kAxes];  // cells without the halo
+  const T* conductance[kAxes];  // of the faces before the cells, along each axis; none in the halo
+  const T *base, *scale, *heating;  // fields, the last one null if there is none
+  bool scaled;  // by a field, or by one number
+  const T* gain;  // what comes in through each of the grid's faces in turn, in the cells beside it
+  T* total[kAxes];  // the conductances' cotangents
+};
