@@ -12,7 +12,7 @@ import numpy as np
 from diffsim.adjoint.blind import Blind
 from diffsim.adjoint.checkpointed import Periodic
 from diffsim.adjoint.fit.choose import Fit
-from diffsim.adjoint.flat import Invertible, Retraceable
+from diffsim.adjoint.flat import Accumulating, Invertible, Retraceable
 from diffsim.adjoint.growth import largest_of_batch
 from diffsim.adjoint.restarts import Restarts
 from diffsim.adjoint.reversible import Reversible
@@ -122,7 +122,7 @@ def _observed(body, observe, adjoint):
         )
     if isinstance(adjoint, Reversible | Fit) and undoes:
         return Invertible(seen, body.undo)
-    return lambda *args: look(body.forth(*args))
+    return body.seen(look) if body.every == 1 else lambda *args: look(body.forth(*args))
 
 
 def _look(solver, observe, state, scale=None):
@@ -169,25 +169,37 @@ class _Body(NamedTuple):
 
     def forth(self, state, inputs):
         """The state after a step, or after a stretch of them."""
-        return self._moved(lambda *args: (self.step(*args), None))(state, inputs)[0]
+        if self.every == 1:
+            return self._one(state, inputs)
+        return self._stretch(self.seen(lambda state: (state, None)), state, inputs)[0]
 
     def keeping(self, state, inputs):
         """The same, and what `ReversibleSolver.keep` keeps of each state."""
-        keep = self.solver.keep
-        return self._moved(lambda *args: (self.step(*args), keep(args[1])))(state, inputs)
-
-    def _moved(self, move):
-        """Forth, by ``move(coefficients, state, forcing_n) -> (new, kept)``."""
 
         def one(state, inputs):
-            n, forcing_n = inputs
-            self._beat(n)
-            return move(self.coefficients, state, forcing_n)
+            return self._one(state, inputs), self.solver.keep(state)
 
-        def stretch(state, inputs):
-            return scan(one, state, inputs, self.every, adjoint=Periodic(self.every))
+        return one(state, inputs) if self.every == 1 else self._stretch(one, state, inputs)
 
-        return one if self.every == 1 else stretch
+    def seen(self, look):
+        """One step and what ``look(state) -> (state, data)`` sees after it, as `scan` takes it."""
+        if isinstance(self.solver, AdjointSolver):
+            return Accumulating(self._one, look, self._accumulate, self.coefficients)
+        return lambda *args: look(self._one(*args))
+
+    def _one(self, state, inputs):
+        n, forcing_n = inputs
+        self._beat(n)
+        return self.step(self.coefficients, state, forcing_n)
+
+    def _accumulate(self, state, inputs, bar, total):
+        """The transpose of one step, by `AdjointSolver.accumulate`."""
+        args = self.coefficients, state, inputs[1], bar, total
+        total, bar, forcing_bar = self.solver.accumulate(*args)
+        return total, bar, (None, forcing_bar)
+
+    def _stretch(self, one, state, inputs):
+        return scan(one, state, inputs, self.every, adjoint=Periodic(self.every))
 
     @property
     def _within(self):

@@ -192,6 +192,21 @@ class AdjointSolver(Solver):
         Integer leaves of the records get what ``jax.vjp`` would give: zeros of type ``float0``.
         """
 
+    def accumulate(
+        self,
+        coefficients: Record,
+        state: Record,
+        forcing_n: Record,
+        state_bar: Record,
+        total: Record,
+    ) -> tuple[Record, Record, Record]:
+        """`pullback`, the cotangents of the coefficients added to ``total``, those of later steps.
+
+        For a solver that adds its own while it makes them, and so spares a pass over both.
+        """
+        more, *bars = self.pullback(coefficients, state, forcing_n, state_bar)
+        return added(total, more), *bars
+
     def scale(self, coefficients: Record) -> Any:
         """What `scaled` and `unscaled` scale by, computed once per run: any pytree of arrays."""
         return None

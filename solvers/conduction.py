@@ -13,7 +13,7 @@ from jax import lax
 
 from diffsim.grid import Grid
 from diffsim.solver import frozen
-from solvers import multigrid, off_grid, stencil
+from solvers import multigrid, native, off_grid, stencil
 
 
 @frozen
@@ -99,17 +99,25 @@ class Body:
 
     def increment(self, c, power, theta, base, pace, factor):
         """``base + factor pace (∇·(k₀ ∇θ) + q)``; the fields with their halos; None means θ."""
-        new = (theta if base is None else base) + factor * pace * self._rate(c, theta)
         gains, heat = self._thin(c, power, *self._rims(c, theta, pace, factor))
-        new = self._plus(new, gains)
+        base = theta if base is None else base
+        new = self._flow(c.conductance, c.heating, theta, base, factor * pace, gains)
         if power is None:
             return new
         return off_grid.put(new, c.sources._replace(weights=heat), jnp.ones_like(power))
 
-    def _rate(self, c, theta):
-        """``∇·(k₀ ∇θ) + q`` but for what comes through faces and from point sources."""
-        rate = multigrid.divergence(c.conductance, theta)
-        return rate if c.heating is None else rate + c.heating
+    def _flow(self, *args):
+        """``base + scale (∇·(conductance ∇θ) + heating)``, with gains beside the faces.
+
+        Of conductance, heating, θ, base, scale and gains: on a CPU one compiled sweep.
+        """
+        return self._twin(self._plain_flow, _compiled_flow)(*args)
+
+    def _plain_flow(self, conductance, heating, theta, base, scale, gains):
+        return self._plus(base + scale * _rate(conductance, heating, theta), gains)
+
+    def _twin(self, plain, compiled):
+        return native.twin(plain, compiled) if self.grid.ndim <= 3 else plain
 
     def _plus(self, field, parts):
         """A field with something added in the cells beside the faces.
@@ -155,43 +163,56 @@ class Body:
         power = factor * power.astype(window.dtype).reshape(-1, *(1,) * self.grid.ndim)
         return gains, c.sources.weights * window * power
 
-    def transposable(self, *args):
-        """`increment` with its transpose by hand; JAX would make it a heap of pads."""
-        increment = jax.custom_vjp(self.increment)
-        increment.defvjp(lambda *args: (self.increment(*args), args), self._pull)
-        return increment(*args)
+    def transposable(self, *args, sums=None):
+        """`increment` with its transpose by hand; JAX would make it a heap of pads.
 
-    def _pull(self, kept, new_bar):
+        Given ``sums``, cotangents of the conductances so far and of the pace if it is a field,
+        those of the increment come added to them: as the cotangent of ``sums``.
+        """
+        increment = jax.custom_vjp(lambda sums, *args: self.increment(*args))
+        increment.defvjp(lambda *args: (self.increment(*args[1:]), args), self._pull)
+        return increment(sums, *args)
+
+    def _pull(self, args, new_bar):
         """The transpose of `increment`: the divergence again, and products of differences."""
-        c, power, theta, base, pace, factor = kept
-        # a state that was kept would be looked up by each kernel that reads it, value by value
-        theta = stencil.materialise(theta)
+        sums, c, power, theta, base, pace, factor = args
         scale, scaled = factor * pace, new_bar
         if pace.ndim > 0:  # or each neighbour that reads it would compute it anew
-            scale, scaled = 1.0, stencil.materialise(scale * new_bar)
-        rate = self._rate(c, theta)
+            scale, scaled = jnp.ones_like(factor), stencil.materialise(scale * new_bar)
         small = c._replace(conductance=None, heating=None)
         rims = self._rims(c, theta, pace, factor)
         _, transpose = jax.vjp(self._thin, small, power, *rims)
         heat_bar = None if power is None else off_grid.windows(new_bar, c.sources)
         bars = transpose(([new_bar[where] for where in self._beside], heat_bar))
         small_bar, power_bar, ends_bar, paces_bar, window_bar, factor_bar = bars
+        nothing = jnp.zeros_like(new_bar)
+        own_bar = new_bar if base is None else nothing
+        theta_bar = self._flow(c.conductance, None, scaled, own_bar, scale, ends_bar)
+        # a state that was kept would be looked up by each kernel that reads it, value by value
+        kept = stencil.materialise(theta)
+        rate = _rate(c.conductance, c.heating, kept)
         factor_bar += jnp.sum(pace * new_bar * rate)
-        theta_bar = scale * multigrid.divergence(c.conductance, scaled)
-        theta_bar = self._plus(theta_bar if base is not None else new_bar + theta_bar, ends_bar)
         if pace.ndim == 0:
             pace_bar = factor * jnp.sum(new_bar * rate) + sum(paces_bar) + window_bar
         else:
-            pace_bar = self._plus(factor * new_bar * rate, paces_bar)
+            before = sums[1] if sums else nothing
+            weights = factor * new_bar
+            pace_bar = self._flow(c.conductance, c.heating, theta, before, weights, paces_bar)
             if power is not None:
                 points = c.sources._replace(weights=window_bar)
                 pace_bar = off_grid.put(pace_bar, points, jnp.ones_like(power))
-        jumps = zip(multigrid.jumps(scaled), multigrid.jumps(theta), strict=True)
-        conductance = [-scale * a * b for a, b in jumps]
         heating = None if c.heating is None else scale * scaled
-        c_bar = small_bar._replace(conductance=tuple(conductance), heating=heating)
+        if sums:
+            conductance = self._twin(_correlated, _compiled_correlated)(
+                sums[0], theta, scaled, scale
+            )
+            sums, conductance = (conductance, None if pace.ndim == 0 else pace_bar), None
+            pace_bar = pace_bar if pace.ndim == 0 else None
+        else:
+            conductance = _correlations(kept, scaled, scale)
+        c_bar = small_bar._replace(conductance=conductance, heating=heating)
         base_bar = None if base is None else new_bar
-        return c_bar, power_bar, theta_bar, base_bar, pace_bar, factor_bar
+        return sums, c_bar, power_bar, theta_bar, base_bar, pace_bar, factor_bar
 
     def operator(self, c):
         """``-∇·(k₀ ∇)``; what leaves through faces goes to a temperature of 0."""
@@ -226,3 +247,31 @@ class Body:
         """The cells beside each of the grid's faces, axis by axis."""
         ends = [(axis, i) for axis, n in enumerate(self.grid.shape) for i in (1, n)]
         return [self._part(axis, slice(i, i + 1)) for axis, i in ends]
+
+
+def _rate(conductance, heating, theta):
+    """``∇·(k₀ ∇θ) + q`` but for what comes through faces and from point sources."""
+    rate = multigrid.divergence(conductance, theta)
+    return rate if heating is None else rate + heating
+
+
+def _compiled_flow(conductance, heating, theta, base, scale, gains):
+    gains = jnp.concatenate([gain.reshape(-1) for gain in gains])
+    args = [theta, base, scale, gains, *conductance, *([] if heating is None else [heating])]
+    return native.call("conduct", [theta], {}, args)[0]
+
+
+def _correlations(theta, bar, scale):
+    """Cotangents of conductances: products of what jumps across the faces before the cells."""
+    jumps = zip(multigrid.jumps(bar), multigrid.jumps(theta), strict=True)
+    return tuple(-scale * a * b for a, b in jumps)
+
+
+def _correlated(total, theta, bar, scale):
+    more = _correlations(stencil.materialise(theta), bar, scale)
+    return jax.tree.map(jnp.add, total, more)
+
+
+def _compiled_correlated(total, theta, bar, scale):
+    places = {3 + axis: axis for axis in range(theta.ndim)}
+    return tuple(native.call("correlate", total, places, [theta, bar, scale, *total]))

@@ -18,7 +18,7 @@ import numpy as np
 from annotated_types import Gt, MinLen
 
 from diffsim.grid import Grid
-from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, frozen
+from diffsim.solver import AdjointSolver, Example, Quantity, Remark, Sampler, added, frozen
 from solvers import multigrid, off_grid
 from solvers.conduction import (
     Body,
@@ -147,6 +147,20 @@ class Heat(AdjointSolver):
         by_hand = not isinstance(self.scheme, Theta)
         step = partial(self._step, self._body.transposable if by_hand else self._body.increment)
         return jax.vjp(step, coefficients, state, forcing_n)[1](state_bar)
+
+    def accumulate(self, coefficients, state, forcing_n, state_bar, total):
+        """An explicit step's adds to what is so far of the fields that it makes."""
+        if not isinstance(self.scheme, Explicit):
+            return super().accumulate(coefficients, state, forcing_n, state_bar, total)
+        pace = total.pace if total.pace.ndim else None
+
+        def step(sums, *args):
+            return self._step(partial(self._body.transposable, sums=sums), *args)
+
+        sums, args = (total.conductance, pace), (coefficients, state, forcing_n)
+        (conductance, pace), more, *bars = jax.vjp(step, sums, *args)[1](state_bar)
+        total = added(total, more)._replace(conductance=conductance)
+        return total if pace is None else total._replace(pace=pace), *bars
 
     def stable_dt(self, params):
         """``reach · 2 / λ`` with Gershgorin's bound on the largest eigenvalue λ.

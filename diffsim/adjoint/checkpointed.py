@@ -12,7 +12,7 @@ parameters and the inputs. Recomputation drops what was observed (dead code).
 from abc import abstractmethod
 from dataclasses import replace
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jax import lax
 from diffsim.adjoint import driven
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.plan import Plan, binomial, periodic
-from diffsim.adjoint.slices import put, put_block, take, take_block
+from diffsim.adjoint.slices import in_turn, put, put_block, take, take_block
 from diffsim.adjoint.steps import SmoothStep, advance, differentiable_loop, keep_trail, run
 from diffsim.adjoint.store.states import Device, Store
 from diffsim.solver import frozen
@@ -143,7 +143,7 @@ def _forward(plan: Plan, step, consts, carry, xs):
     def block(loop, row):
         carry, slots, ys = loop
         index, keep, slot = row
-        slots = lax.fori_loop(0, keep, lambda _, slots: put(slots, carry, slot), slots)
+        slots, carry = _keep(slots, carry, slot, keep)
         start = index * plan.block
         carry, (_, y) = advance(step, consts, carry, take_block(xs, start, plan.block), plan.block)
         return (carry, slots, put_block(ys, y, start)), None
@@ -205,21 +205,31 @@ def play(slots, bars, row, place, advance, reverse):
     base, keep = slot + (steps > 0), jnp.asarray(reversals == 0, int)
     carry = _load(slots, place(slot))
     carry = lax.fori_loop(0, steps, lambda i, c: advance(start + i, c), carry)
-    slots = lax.fori_loop(0, keep, lambda _, slots: put(slots, carry, place(base)), slots)
+    slots, carry = _keep(slots, carry, place(base), keep)
     start = start + steps
 
     def fill_one(i, loop):
         slots, carry = loop
-        return put(slots, carry, place(base + i)), advance(start + i, carry)
+        slots, carry = _keep(slots, carry, place(base + i))
+        return slots, advance(start + i, carry)
 
     def reverse_one(i, loop):
         carry, bars = loop
         bars = reverse(start + fill - i, carry, bars)
-        return _load(slots, place(base + fill - 1 - i)), bars
+        # or the state loaded would be put aside until nobody reads that before, and copied twice
+        bars, at = in_turn(bars, place(base + fill - 1 - i))
+        return _load(slots, at), bars
 
     slots, carry = lax.fori_loop(0, fill, fill_one, (slots, carry))
     _, bars = lax.fori_loop(0, reversals, reverse_one, (carry, bars))
     return slots, bars
+
+
+def _keep(slots, carry, place, times: Any = 1):
+    """The slots with a carry, ``times`` 0 or 1, and the carry that steps go on with: they write
+    over it, after it is read here."""
+    slots = lax.fori_loop(0, times, lambda _, slots: put(slots, carry, place), slots)
+    return in_turn(slots, carry)
 
 
 def _load(slots, place):

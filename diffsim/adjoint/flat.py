@@ -38,6 +38,25 @@ class Invertible:
 
 
 @dataclass(frozen=True, eq=False)
+class Accumulating:
+    """A step whose transpose adds to the sums so far, in strategies that replay it.
+
+    ``step(carry, x) -> carry`` is the step, ``look(carry) -> (carry, y)`` sees the new carry and
+    hands it on; ``pull(carry, x, carry_bar, total)`` gives the cotangents of ``consts``, added to
+    ``total``, of the carry and of ``x``: None for what has none. ``consts`` are the arrays that
+    the step closes over. To ``StoreAll()`` it is the function ``(carry, x) -> (carry, y)``.
+    """
+
+    step: Callable[[Any, Any], Any]
+    look: Callable[[Any], tuple[Any, Any]]
+    pull: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]
+    consts: Any
+
+    def __call__(self, carry, x):
+        return self.look(self.step(carry, x))
+
+
+@dataclass(frozen=True, eq=False)
 class Retraceable:
     """A step that can be undone and transposed in one go, for ``scan(…, adjoint=Reversible())``.
 
@@ -71,6 +90,8 @@ def closed(f, carry, x) -> tuple[Step, Leaves]:
         step = _invertible(f, carry, x, consts)
     elif isinstance(f, Retraceable):
         step = _retraceable(f, carry, x, consts)
+    elif isinstance(f, Accumulating):
+        step = _accumulating(f, carry, x, consts)
     else:
         step = Step(lifted(_lists(f), (carry, x), consts))
     return step, [strong(c) for c in consts]
@@ -89,6 +110,27 @@ def _invertible(f: Invertible, carry, x, consts) -> Step:
     keeping = lifted(_lists(f.forward), (carry, x), consts)
     undo = lifted(backward, (carry, x, destroyed), consts)
     return Step(lambda *args: keeping(*args)[:2], keeping, undo)
+
+
+def _accumulating(f: Accumulating, carry, x, consts) -> Step:
+    def look(carry, _, scale):
+        return f.look(carry)
+
+    def pull(carry, x, carry_bar, total):
+        return map(_smooth, f.pull(carry, x, carry_bar, _whole(f.consts, total)))
+
+    calling = lifted(_lists(f), (carry, x), consts)
+    stepping = lifted(lambda *args: jax.tree.leaves(f.step(*args)), (carry, x), consts)
+    looking = lifted(_lists(look), (carry, x, None), consts)
+    pulling = lifted(_lists(pull), (carry, x, _smooth(carry), _smooth(f.consts)), consts)
+    places = _places(f.consts, consts)
+
+    def accumulate(known, carry, x, carry_bar, total):
+        sums = _sums(places, f.consts, total)
+        found, carry_bar, x_bar = pulling(known, carry, x, carry_bar, sums)
+        return _by_place(places, found), carry_bar, Split.by_type(x).spread(x_bar)
+
+    return Step(calling, look=looking, forth=stepping, accumulate=accumulate)
 
 
 def _retraceable(f: Retraceable, carry, x, consts) -> Step:

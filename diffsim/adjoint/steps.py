@@ -47,6 +47,10 @@ class Step:
     scaling: Callable[[Leaves], Scaling] | None = None
     # transposed with no carry at hand, given the consts; the cotangents of those by their number
     blind: Callable[[Leaves], Blind] | None = None
+    # the step before it is looked at, and its transpose, as (consts, carry, x, carry_bar, total) ->
+    # bars, those of consts added to the total
+    forth: Callable[[Leaves, Leaves, Leaves], Leaves] | None = None
+    accumulate: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
     # steps in a loop's body: with an even number two levels in time swap their buffers in place
     unroll: int | bool = 2
 
@@ -55,6 +59,8 @@ class Step:
 
     def replayed(self):
         """The same, as one that cannot be walked back."""
+        if self.retrace is None:
+            return self
         return replace(self, retrace=None, look=None, afresh=None, scaling=None)
 
     def restarts(self, consts) -> Restarts:
@@ -125,17 +131,35 @@ class SmoothStep:
         _, transpose = jax.vjp(lambda *smooth: step(*smooth)[0], *smooth)
         return transpose((carry_bar, y_bar))
 
+    def onto(self, consts, carry, x, consts_bar, carry_bar, y_bar) -> Bars:
+        """The step's transpose, its cotangents of consts added to those so far."""
+        if self.step.accumulate is None:
+            more, carry_bar, x_bar = self.pull(consts, carry, x, carry_bar, y_bar)
+            return _sum(consts_bar, more), carry_bar, x_bar
+        forth: Any = self.step.forth
+        after = forth(consts, carry, x)  # read by what sees more than values alone
+        total, carry_bar = self._looked(consts, after, x, consts_bar, carry_bar, y_bar, None)
+        found, carry_bar, x_bar = self.step.accumulate(consts, carry, x, carry_bar, total)
+        return self._found(found, total), carry_bar, self.xs.of(x_bar)
+
     def back(self, consts, after, x, kept, consts_bar, carry_bar, y_bar, scale):
         """The carry before a step that can be retraced, and the step's transpose there, its
         cotangents of consts added to those so far; all but those of ``y`` and ``x`` scaled."""
+        total, carry_bar = self._looked(consts, after, x, consts_bar, carry_bar, y_bar, scale)
+        retrace: Any = self.step.retrace
+        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar, total, scale)
+        return before, self._found(found, total), carry_bar, self.xs.of(x_bar)
+
+    def _looked(self, consts, after, x, consts_bar, carry_bar, y_bar, scale):
+        """The cotangents of all consts so far, and of a new carry, with those of what is seen."""
         look: Any = self.step.look
         seen = replace(self, step=Step(lambda *args: look(*args, scale)))
         seen_bar, carry_bar, _ = seen.pull(consts, after, x, carry_bar, y_bar)
-        retrace: Any = self.step.retrace
-        total = self.consts.spread([a + b for a, b in zip(consts_bar, seen_bar, strict=True)])
-        before, found, carry_bar, x_bar = retrace(consts, after, x, kept, carry_bar, total, scale)
-        total = self.consts.of([found.get(i, bar) for i, bar in enumerate(total)])
-        return before, total, carry_bar, self.xs.of(x_bar)
+        return self.consts.spread(_sum(consts_bar, seen_bar)), carry_bar
+
+    def _found(self, found, total):
+        """The cotangents of what is differentiated, those found by number instead of these."""
+        return self.consts.of([found.get(i, bar) for i, bar in enumerate(total)])
 
     def scaled(self, consts, carry_bar):
         """The scale in which a backward sweep runs, and the cotangents of the carry in it; None,
@@ -186,8 +210,8 @@ class SmoothStep:
                 after = restarts.restored(after, trail.fresh, i)
             else:
                 before = trail.states[i] if isinstance(trail, Row) else take(trail, i)
-                more, carry_bar, x_bar = self.pull(consts, before, x, carry_bar, y_bar)
-                consts_bar = [a + b for a, b in zip(consts_bar, more, strict=True)]
+                bars = consts_bar, carry_bar, y_bar
+                consts_bar, carry_bar, x_bar = self.onto(consts, before, x, *bars)
                 if isinstance(trail, Row):  # or what each adds would wait for that of all of them
                     carry_bar, consts_bar = in_turn(carry_bar, consts_bar)
             return (after, consts_bar, carry_bar), x_bar
@@ -347,6 +371,10 @@ def _tangent(smooth, loops, primals, carry_dot, consts_dot, xs_dot):
     loop = differentiable_loop(Step(step, unroll=smooth.step.unroll), *loops)
     new, ys = loop([*consts, *consts_dot], [*carry, *carry_dot], [*xs, *xs_dot])
     return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
+
+
+def _sum(these, those):
+    return [a + b for a, b in zip(these, those, strict=True)]
 
 
 def _cut(leaves: Any, sizes: tuple[int, int]) -> tuple[Any, Any, Any]:
