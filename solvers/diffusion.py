@@ -80,7 +80,8 @@ class RKL2:
             base = mu * old + nu * older + (1 - mu - nu) * field + start_rate * change
             return (old, increment(potential(old), base, pace, mu_rate)), None
 
-        return lax.scan(stage, (field, field + first * change), table)[0][1]
+        # two stages at once, or the older level would be copied to its place
+        return lax.scan(stage, (field, field + first * change), table, unroll=2)[0][1]
 
     def _weights(self, dtype):
         """μ̃ of the first stage; μ, ν, μ̃, γ̃ of the others."""

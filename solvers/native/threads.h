@@ -34,10 +34,10 @@ class Threads {
 
   // work(first, last) on shares of 0 … size, of `least` items and more; returns when all are done.
   // The caller takes shares from the front, threads of the pool from the back as soon as they wake,
-  // which takes as long as a sweep; so each finds in its cache what it left there a sweep before. Every
-  // second sweep goes from the middle to the ends: what was touched last is touched first, where the
-  // cache holds less than a thread's half. The caller waits for shares that are under way alone: all
-  // threads of the pool may be callers.
+  // which takes as long as a sweep; so each finds in its cache what it left there a sweep before.
+  // Every second sweep goes from the middle to the ends: what was touched last is touched first,
+  // where the cache holds less than a thread's half. The caller waits for shares that are under way
+  // alone: all threads of the pool may be callers.
   template <typename Work>
   void share(int64_t size, int64_t least, const Work& work) {
     const int64_t most = count_ == 1 ? 1 : kShares * count_;
@@ -68,8 +68,8 @@ class Threads {
  private:
   static constexpr int64_t kShares = 8;  // for each thread
 
-  // Shares from one number up to another, in one word: those that nobody has taken yet or, outwards,
-  // those that somebody has.
+  // Shares from one number up to another, in one word: those that nobody has taken yet or,
+  // outwards, those that somebody has.
   class Left {
     const uint64_t parts_;
     const bool outwards_;
