@@ -90,6 +90,13 @@ class HeatCoefficients(NamedTuple):
     sources: off_grid.Points  # weights over the cell's volume
 
 
+class Sums(NamedTuple):
+    """Cotangents of fields, of the steps that were transposed so far."""
+
+    conductance: tuple[jax.Array, ...]
+    pace: jax.Array | None  # None for one number
+
+
 @dataclass(frozen=True)
 class Body:
     """Cells around a grid's nodes, and what its faces let through."""
@@ -166,8 +173,7 @@ class Body:
     def transposable(self, *args, sums=None):
         """`increment` with its transpose by hand; JAX would make it a heap of pads.
 
-        Given ``sums``, cotangents of the conductances so far and of the pace if it is a field,
-        those of the increment come added to them: as the cotangent of ``sums``.
+        Given `Sums`, those of the increment come added to them: as the cotangent of ``sums``.
         """
         increment = jax.custom_vjp(lambda sums, *args: self.increment(*args))
         increment.defvjp(lambda *args: (self.increment(*args[1:]), args), self._pull)
@@ -184,35 +190,38 @@ class Body:
         _, transpose = jax.vjp(self._thin, small, power, *rims)
         heat_bar = None if power is None else off_grid.windows(new_bar, c.sources)
         bars = transpose(([new_bar[where] for where in self._beside], heat_bar))
-        small_bar, power_bar, ends_bar, paces_bar, window_bar, factor_bar = bars
-        nothing = jnp.zeros_like(new_bar)
-        own_bar = new_bar if base is None else nothing
+        small_bar, power_bar, ends_bar, *pace_bars, factor_bar = bars
+        own_bar = new_bar if base is None else jnp.zeros_like(new_bar)
         theta_bar = self._flow(c.conductance, None, scaled, own_bar, scale, ends_bar)
         # a state that was kept would be looked up by each kernel that reads it, value by value
         kept = stencil.materialise(theta)
+        heating = None if c.heating is None else scale * scaled
+        c_bar = small_bar._replace(conductance=None, heating=heating)
+        if sums is None:
+            c_bar = c_bar._replace(conductance=_correlations(kept, scaled, scale))
+        else:
+            correlated = self._twin(_correlated, _compiled_correlated)
+            sums = sums._replace(conductance=correlated(sums.conductance, theta, scaled, scale))
         rate = _rate(c.conductance, c.heating, kept)
         factor_bar += jnp.sum(pace * new_bar * rate)
         if pace.ndim == 0:
-            pace_bar = factor * jnp.sum(new_bar * rate) + sum(paces_bar) + window_bar
+            rims_bar, window_bar = pace_bars
+            pace_bar = factor * jnp.sum(new_bar * rate) + sum(rims_bar) + window_bar
         else:
-            before = sums[1] if sums else nothing
-            weights = factor * new_bar
-            pace_bar = self._flow(c.conductance, c.heating, theta, before, weights, paces_bar)
-            if power is not None:
-                points = c.sources._replace(weights=window_bar)
-                pace_bar = off_grid.put(pace_bar, points, jnp.ones_like(power))
-        heating = None if c.heating is None else scale * scaled
-        if sums:
-            conductance = self._twin(_correlated, _compiled_correlated)(
-                sums[0], theta, scaled, scale
-            )
-            sums, conductance = (conductance, None if pace.ndim == 0 else pace_bar), None
-            pace_bar = pace_bar if pace.ndim == 0 else None
-        else:
-            conductance = _correlations(kept, scaled, scale)
-        c_bar = small_bar._replace(conductance=conductance, heating=heating)
+            before = jnp.zeros_like(new_bar) if sums is None else sums.pace
+            pace_bar = self._pace_bar(c, power, theta, before, factor * new_bar, *pace_bars)
+            if sums is not None:
+                sums, pace_bar = sums._replace(pace=pace_bar), None
         base_bar = None if base is None else new_bar
         return sums, c_bar, power_bar, theta_bar, base_bar, pace_bar, factor_bar
+
+    def _pace_bar(self, c, power, theta, before, weights, rims_bar, window_bar):
+        """The cotangent of a field of paces, added to that of later steps: the rate, weighed."""
+        pace_bar = self._flow(c.conductance, c.heating, theta, before, weights, rims_bar)
+        if power is None:
+            return pace_bar
+        points = c.sources._replace(weights=window_bar)
+        return off_grid.put(pace_bar, points, jnp.ones_like(power))
 
     def operator(self, c):
         """``-∇·(k₀ ∇)``; what leaves through faces goes to a temperature of 0."""

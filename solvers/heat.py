@@ -29,6 +29,7 @@ from solvers.conduction import (
     Neumann,
     Periodic,
     Robin,
+    Sums,
 )
 from solvers.diffusion import RKL2, Explicit, Problem, Scheme, Theta
 
@@ -152,15 +153,15 @@ class Heat(AdjointSolver):
         """An explicit step's adds to what is so far of the fields that it makes."""
         if not isinstance(self.scheme, Explicit):
             return super().accumulate(coefficients, state, forcing_n, state_bar, total)
-        pace = total.pace if total.pace.ndim else None
+        sums = Sums(total.conductance, total.pace if total.pace.ndim else None)
 
         def step(sums, *args):
             return self._step(partial(self._body.transposable, sums=sums), *args)
 
-        sums, args = (total.conductance, pace), (coefficients, state, forcing_n)
-        (conductance, pace), more, *bars = jax.vjp(step, sums, *args)[1](state_bar)
-        total = added(total, more)._replace(conductance=conductance)
-        return total if pace is None else total._replace(pace=pace), *bars
+        _, transpose = jax.vjp(step, sums, coefficients, state, forcing_n)
+        sums, more, *bars = transpose(state_bar)
+        total = added(total, more)._replace(conductance=sums.conductance)
+        return total if sums.pace is None else total._replace(pace=sums.pace), *bars
 
     def stable_dt(self, params):
         """``reach · 2 / λ`` with Gershgorin's bound on the largest eigenvalue λ.
