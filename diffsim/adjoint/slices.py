@@ -53,4 +53,6 @@ def _in_turn_jvp(primals, tangents):
 
 
 def _other(leaf):
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):  # a random key has no other
+        return leaf
     return ~leaf if leaf.dtype == bool else -leaf
