@@ -9,6 +9,7 @@ from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scan import StoreAll, scan
 from diffsim.adjoint.store.states import Disk, Host, Tiered
+from diffsim.compiler import give_back
 from diffsim.curvature import gauss_newton_vp, hvp
 from diffsim.external import external_step
 from diffsim.grid import Grid
@@ -35,3 +36,5 @@ __all__ = [
     "simulate",
     "while_loop",
 ]
+
+give_back()
