@@ -268,7 +268,7 @@ def test_memory_of_a_walk_back_is_what_lies_on_layers_every_so_many_steps():
 
 @pytest.mark.parametrize("adjoint", [Revolve(3), Periodic(96)], ids=repr)
 def test_checkpointed_steps_are_walked_back_where_they_can_be(adjoint):
-    """By `Revolve` in blocks of 64, unless ``walk=False``; the gradient is that by storing all
+    """By `Revolve` in blocks of 128, unless ``walk=False``; the gradient is that by storing all
     either way, in float64 to 1e-13, some hundred roundings: that they grow by 1e6 at the outer edge
     of layers is not to be seen (2e-15 were). A block that is walked back keeps less."""
     solver, speed, loss = layered(density=False, dtype=jnp.float64)
@@ -282,7 +282,7 @@ def test_checkpointed_steps_are_walked_back_where_they_can_be(adjoint):
     state = sum(leaf.nbytes for leaf in jax.tree.leaves(solver.init(WaveParams(speed, None))))
     walked, kept = (strategy.suited(walks=True) for strategy in (adjoint, replayed))
     if isinstance(adjoint, Revolve):
-        assert (walked.block, kept.block) == (64, 8)
+        assert (walked.block, kept.block) == (128, 8)
     else:
         more = kept.states(400) - walked.states(400)
         assert temporary[1] - temporary[0] > 0.5 * more * state

@@ -28,7 +28,7 @@ from diffsim.adjoint.store.states import Device, Store
 from diffsim.solver import frozen
 
 Count = Annotated[int, Gt(0)]
-BLOCK, WALKED = 8, 64  # steps in a block that keeps its states, and in one that is walked back
+BLOCK, WALKED = 8, 128  # steps in a block that keeps its states, and in one that is walked back
 
 
 class Checkpointed(Adjoint):
@@ -86,7 +86,7 @@ class Revolve(Checkpointed):
         checkpoints: states kept over the run; about √(2 n / block) recompute each step once
             more than ``Periodic`` would, with far less memory; more never hurts but for memory
         block: steps between two places where a state may be kept. Even, so that two time levels
-            swap in place. If absent 8, or 64 where steps are walked back
+            swap in place. If absent 8, or 128 where steps are walked back
         store: where; any other than `Device` is driven from Python, outside ``jax.jit``
         walk: whether the steps of a block are walked back while it is reversed, as a `Wave`'s can
             be, or replayed with all of their states kept. Walked if absent and possible: a block
