@@ -19,7 +19,7 @@ from diffsim.adjoint.reversible import Reversible
 from diffsim.adjoint.sampled import Sampled
 from diffsim.adjoint.scaling import Scaling
 from diffsim.adjoint.scan import Adjoint, StoreAll, scan
-from diffsim.adjoint.steps import Split
+from diffsim.adjoint.steps import ROW, Split
 from diffsim.blow_up import finite
 from diffsim.host import call
 from diffsim.linear import derivable
@@ -58,7 +58,9 @@ def simulate(
         steps: number of steps of ``solver.dt``
         forcing: its ``Forcing``, time first: slice n, for time ``n dt``, goes into step n
         adjoint: how a gradient remembers the past
-        every: observe every so many steps; must divide ``steps``
+        every: observe every so many steps; must divide ``steps``. They are one step to the
+            strategy, replayed in blocks of its own when it is reversed: a `Revolve` that names no
+            block takes fewer such steps for one
         tick: called on the host each time that a step number divisible by ``TICK`` is evaluated,
             recomputed ones included, and once more when it is reversed from a kept state
         watch: called on the host after the forward run if the state at its end is not finite; what
@@ -89,6 +91,7 @@ def simulate(
     init, inputs = solver.init(params), (jnp.arange(steps), forcing)
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
+    adjoint = adjoint.suited(isinstance(solver, RetracingSolver), every)
     f = _observed(body, observe, adjoint)
     state, later = scan(f, init, inputs, steps // every, unroll=solver.unroll, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init), later)
@@ -199,7 +202,12 @@ class _Body(NamedTuple):
         return total, bar, (None, forcing_bar)
 
     def _stretch(self, one, state, inputs):
-        return scan(one, state, inputs, self.every, adjoint=Periodic(self.every))
+        """A stretch, reversed in equal blocks that are written out; or in one, if a step costs so
+        much more than to keep its state that none should be evaluated once more."""
+        unroll = self.solver.unroll
+        blocks = -(-self.every // (ROW * unroll)) if unroll > 1 else 1
+        adjoint = Periodic(-(-self.every // blocks))
+        return scan(one, state, inputs, self.every, unroll=unroll, adjoint=adjoint)
 
     @property
     def _within(self):

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 import solvers
-from diffsim import Multilevel, Periodic, Revolve, StoreAll, simulate
+from diffsim import Grid, Multilevel, Periodic, Revolve, StoreAll, simulate
 from diffsim.blow_up import finite
 from diffsim.check import Derived, difference_test, dot_test, taylor_test
 from diffsim.solver import AdjointSolver, Solver
+from solvers.heat import Explicit, HeatParams, Neumann
 
 SOLVERS = [
     cls
@@ -225,6 +226,53 @@ def test_observing_less_often_sees_the_same_states(cls):
     first = observe(solver.init(params))
     for own, expected in ((seen, all_data[::3]), (seen[0], first)):
         np.testing.assert_allclose(own, expected, rtol=0, atol=1e-13 * np.abs(all_data).max())
+
+
+@each_solver
+def test_a_gradient_of_what_is_seen_now_and_then_is_that_of_all_steps(cls):
+    """Of every ninth observation, through blocks within a stretch of nine that do not divide it,
+    and of a run observed at each step, by storing all: 1e-13 of each leaf's largest entry, as
+    above."""
+    solver, params, forcing = cls.example()
+    forcing = jax.tree.map(lambda f: f[:18], forcing)
+    observe = solver.sampler(instruments(solver))
+
+    def loss(values, cut, **how):
+        seen = simulate(solver, values[0], observe, steps=18, forcing=values[1], **how)[1]
+        return jnp.sum(seen[::cut] ** 2)
+
+    every_ninth = functools.partial(loss, cut=1, every=9, adjoint=Revolve(2))
+    own, expected = (
+        jax.tree.leaves(jax.jit(jax.grad(f))((params, forcing)))
+        for f in (every_ninth, functools.partial(loss, cut=9))
+    )
+    for leaf, expected_leaf in zip(own, expected, strict=True):
+        largest = np.abs(expected_leaf).max()
+        np.testing.assert_allclose(leaf, expected_leaf, rtol=0, atol=1e-13 * largest)
+
+
+def test_a_stretch_between_observations_keeps_a_block_and_what_blocks_start_from():
+    """Of heat, seen every 40 steps of 400: beside what a gradient keeps that is seen at each step,
+    one state for each 8 of the 40, and 8 more. They do not grow with the strategy's blocks."""
+    cells = 64
+    grid = Grid(shape=(cells, cells), spacing=(1.0, 1.0))
+    solver = solvers.Heat(grid=grid, dt=0.2, boundary=((Neumann(),) * 2,) * 2, scheme=Explicit())
+    params = HeatParams(
+        conductivity=jnp.ones((cells, cells)), capacity=1.0, initial=jnp.ones((cells, cells))
+    )
+    observe = solver.sampler(np.array([[20.0, 30.0]]))
+
+    def temporary(every):
+        def loss(conductivity):
+            given = params._replace(conductivity=conductivity)
+            how = {"steps": 400, "every": every, "adjoint": Revolve(8)}
+            return jnp.sum(simulate(solver, given, observe, **how)[1] ** 2)
+
+        program = jax.jit(jax.grad(loss)).lower(params.conductivity).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(solver.init(params)))
+    assert temporary(40) - temporary(1) < (40 // 8 + 8) * state
 
 
 @each_solver

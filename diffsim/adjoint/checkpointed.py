@@ -45,7 +45,7 @@ class Checkpointed(Adjoint):
     def plan(self, length: int) -> Plan:
         """When to keep what, for a run of ``length`` steps."""
 
-    def suited(self, walks):
+    def suited(self, walks, every=1):
         if self.walk and not (walks and self.compiles):
             raise TypeError(
                 f"{self!r} cannot walk this step back: give simulate a RetracingSolver and keep "
@@ -86,7 +86,8 @@ class Revolve(Checkpointed):
         checkpoints: states kept over the run; about √(2 n / block) recompute each step once
             more than ``Periodic`` would, with far less memory; more never hurts but for memory
         block: steps between two places where a state may be kept. Even, so that two time levels
-            swap in place. If absent 8, or 128 where steps are walked back
+            swap in place. If absent 8, or 128 where steps are walked back, and as many
+            times fewer as `simulate` takes at once, from one observation to the next
         store: where; any other than `Device` is driven from Python, outside ``jax.jit``
         walk: whether the steps of a block are walked back while it is reversed, as a `Wave`'s can
             be, or replayed with all of their states kept. Walked if absent and possible: a block
@@ -102,9 +103,10 @@ class Revolve(Checkpointed):
     store: Store = Device()
     walk: bool | None = None
 
-    def suited(self, walks):
+    def suited(self, walks, every=1):
         suited = super().suited(walks)
-        return replace(suited, block=self.block or (WALKED if suited.walk else BLOCK))
+        longest = WALKED if suited.walk else BLOCK
+        return replace(suited, block=self.block or max(1, longest // every))
 
     def plan(self, length):
         return binomial(length, self.block or BLOCK, self.checkpoints)

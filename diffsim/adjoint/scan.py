@@ -42,8 +42,9 @@ class Adjoint(ABC):
     ) -> tuple[Leaves, Leaves]:
         """Run ``length`` >= 1 steps; everything that has a derivative is an argument."""
 
-    def suited(self, walks: bool) -> Self:
-        """The same, with what it left open chosen for steps that can be walked back, or not."""
+    def suited(self, walks: bool, every: int = 1) -> Self:
+        """The same, with what it left open chosen for steps that can be walked back, or not, of
+        which the loop takes ``every`` at once."""
         return self
 
     @abstractmethod
