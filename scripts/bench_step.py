@@ -1,9 +1,9 @@
 """What absorbing layers and receivers add to a step of the wave, forth and back.
 
 ``python scripts/bench_step.py`` prints the table of BENCHMARKS.md: fields of as many nodes with and
-without layers, then with more and more receivers, each anywhere between nodes. Each program is
-compiled once and run five times, the programs in turn; the minimum counts. Back is what a gradient
-by ``Reversible()`` takes beyond a forward run.
+without layers, then with more and more receivers: each anywhere between nodes, all in a line along
+a row of nodes, each on a node. Each program is compiled once and run five times, the programs in
+turn; the minimum counts. Back is what a gradient by ``Reversible()`` takes beyond a forward run.
 """
 
 import argparse
@@ -26,15 +26,24 @@ WIDE = (1064, 1064), 8, 20, 100
 DEEP = (148, 148, 148), 4, 10, 40
 
 
-def programs(shape, order, width, steps, receivers):
+def placed(shape, receivers, where):
+    """Of receivers, as fractional node numbers ``[receiver, axis]``."""
+    nodes = np.random.default_rng(0).uniform(0.2, 0.8, (receivers, len(shape))) * np.array(shape)
+    if where == "in a line":
+        nodes[:, :-1] = np.array(shape[:-1]) // 4
+        nodes[:, -1] = np.linspace(0.2, 0.8, receivers) * shape[-1]
+    return np.round(nodes) if where == "on nodes" else nodes
+
+
+def programs(shape, order, width, steps, receivers, where):
     """A forward run and a gradient by the speed, and what they take."""
     layer = Absorbing(width=width, speed=SPEED, frequency=FREQUENCY) if width else Free()
     shape = tuple(n - 2 * width for n in shape)
     grid = Grid(shape=shape, spacing=(SPACING,) * len(shape))
     solver = Wave(grid=grid, dt=DT, order=order, boundary=((layer, layer),) * len(shape))
-    random, extent = np.random.default_rng(0), SPACING * (np.array(shape) - 1)
-    places = jnp.asarray(random.uniform(0.2, 0.8, (receivers, len(shape))) * extent, "float32")
-    sampler, source = solver.sampler(places), jnp.asarray(extent[None] / 2, "float32")
+    extent = SPACING * (np.array(shape) - 1)
+    sampler = solver.sampler(jnp.asarray(placed(shape, receivers, where) * SPACING, "float32"))
+    source = jnp.asarray(extent[None] / 2, "float32")
     a = (np.pi * FREQUENCY * (np.arange(steps) * DT - 0.05)) ** 2
     wavelet = WaveForcing(jnp.asarray(((1 - 2 * a) * np.exp(-a))[:, None], "float32"))
     speed = jnp.full(shape, SPEED, "float32")
@@ -49,13 +58,14 @@ def programs(shape, order, width, steps, receivers):
 
 def rows(shape, order, width, steps):
     """Of the table."""
-    kinds = (0, 1), (width, 1), (width, 100), (width, 1000)
-    calls = [call for w, n in kinds for call in programs(shape, order, w, steps, n)]
+    many = [(width, 1000, where) for where in ("anywhere", "in a line", "on nodes")]
+    kinds = (0, 1, "anywhere"), (width, 1, "anywhere"), (width, 100, "anywhere"), *many
+    calls = [call for kind in kinds for call in programs(shape, order, kind[0], steps, *kind[1:])]
     forth, both = 1e6 / steps * least(calls).reshape(-1, 2).T
     back = both - forth
-    for i, (w, n) in enumerate(kinds):
+    for i, (w, n, where) in enumerate(kinds):
         words = f"{w} cells" if w else "none"
-        cells = [" × ".join(map(str, shape)), f"{order}", words, f"{n}", f"{forth[i]:.0f}"]
+        cells = [" × ".join(map(str, shape)), f"{order}", words, f"{n} {where}", f"{forth[i]:.0f}"]
         cells += [f"{forth[i] / forth[0]:.2f}", f"{back[i]:.0f}", f"{back[i] / back[0]:.2f}"]
         print("|", " | ".join(cells), "|", flush=True)
 

@@ -197,24 +197,28 @@ class Frame:
         shape = tuple(n + isinstance(low, Periodic) for n, (low, _) in ends)
         return dataclasses.replace(self.grid, shape=shape)
 
-    def points(self, positions, radius: int, along: int | None = None) -> off_grid.Points:
+    def points(
+        self, positions, radius: int, along: int | None = None, on: tuple[bool, ...] = ()
+    ) -> off_grid.Points:
         """Windows in the field around positions in metres, `copies` of them for each in turn.
 
-        With ``along`` the weights are those of the derivative along that axis (1/m).
+        With ``along`` the weights are those of the derivative along that axis (1/m); for ``on``
+        see `off_grid.sinc`.
         """
         if along is not None and not 0 <= along < self.grid.ndim:
             raise ValueError(
                 f"along={along}, but the grid has {self.grid.ndim} axes: give one of 0 to "
                 f"{self.grid.ndim - 1}"
             )
-        return off_grid.located(self.reach, positions, Frame._windows, self, radius, along)
+        return off_grid.located(self.reach, positions, Frame._windows, self, radius, along, on)
 
     @staticmethod
-    def _windows(positions, frame, radius, along):
+    def _windows(positions, frame, radius, along, on):
         nodes = frame.grid.nodes(positions)
         nodes = [node + w[0] for node, w in zip(nodes, frame.widths, strict=True)]
         signs = [tuple(_SIGN.get(type(face), 0) for face in faces) for faces in frame.boundary]
-        start, weights = off_grid.sinc(frame._copied(nodes), frame.inner, radius, signs, along)
+        nodes = frame._copied(nodes)
+        start, weights = off_grid.sinc(nodes, frame.inner, radius, signs, along, on)
         if along is not None:
             weights = weights / frame.grid.spacing[along]
         # places that XLA knew while compiling would be merged into the field's kernel, at half the

@@ -64,39 +64,55 @@ def between_nodes(positions, grid: Grid) -> Points:
     return linear(grid.nodes(positions), grid.shape)
 
 
+def on_nodes(positions, grid: Grid) -> tuple[bool, ...]:
+    """Along which axes all positions lie on nodes, as far as numbers of their type can tell; none
+    if they are traced."""
+    if isinstance(positions, jax.core.Tracer) or not np.size(positions):
+        return (False,) * grid.ndim
+    places = np.asarray(positions)
+    kind = places.dtype if np.issubdtype(places.dtype, np.inexact) else np.float64
+    nodes = np.stack(grid.nodes(places.astype(np.float64)), -1)
+    slack = 2 * np.finfo(kind).eps * max(1.0, np.abs(nodes).max())
+    return tuple(bool(on) for on in np.all(np.abs(nodes - np.round(nodes)) <= slack, axis=0))
+
+
 def sinc(
     nodes,
     shape: tuple[int, ...],
     radius: int,
     signs: Sequence[Sequence[int]],
     along: int | None = None,
+    on: Sequence[bool] = (),
 ) -> Points:
     """Kaiser-sinc windows around fractional node numbers, ``[count]`` for each axis.
 
     Differentiable in ``nodes``. On an axis whose first or last node carries a mirror, odd (sign -1,
     a pressure-free surface) or even (sign 1, a rigid wall), what the window would hold beyond is
     folded back with that sign, so that a point near the mirror feels its image. With ``along`` the
-    weights are differentiated by the node number of that axis.
+    weights are differentiated by the node number of that axis. A sinc is 0 at all nodes but its
+    own: along an axis that all are ``on`` the nodes of, a window holds one node.
     """
     if min(shape) < 2 * radius:
         raise ValueError(f"{shape} nodes are too few for a window of {2 * radius} nodes an axis")
     starts, weights = [], jnp.ones_like(nodes[0])
+    on = on or (False,) * len(shape)
     for axis, (node, count, ends) in enumerate(zip(nodes, shape, signs, strict=True)):
-        start = jnp.floor(lax.stop_gradient(node)).astype(int) - radius + 1
-        start = jnp.clip(start, 0, count - 2 * radius)
-        window = partial(_window, start=start, count=count, radius=radius, signs=ends)
+        one = on[axis] and axis != along
+        size, first = (1, jnp.round(node)) if one else (2 * radius, jnp.floor(node) - radius + 1)
+        start = jnp.clip(lax.stop_gradient(first).astype(int), 0, count - size)
+        window = partial(_window, start=start, size=size, count=count, radius=radius, signs=ends)
         if axis == along:
             weight = jax.jvp(window, (node,), (jnp.ones_like(node),))[1]
         else:
             weight = window(node)
         starts.append(start)
-        weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), 2 * radius)
+        weights = weights[..., None] * weight.reshape(-1, *(1,) * (weights.ndim - 1), size)
     return Points(jnp.stack(starts, -1), weights)
 
 
-def _window(node, start, count, radius, signs):
+def _window(node, start, size, count, radius, signs):
     """Weights of one axis ``[count, window]``."""
-    k = start[:, None] + jnp.arange(2 * radius)[None]
+    k = start[:, None] + jnp.arange(size)[None]
     weight = kaiser_sinc(k - node[:, None], radius)
     for sign, end in zip(signs, (0, count - 1), strict=True):
         if sign:
@@ -181,9 +197,8 @@ def _put(u, points, values):
 
 def _twin(plain, compiled, points):
     """XLA's CPU back end gathers and scatters number by number."""
-    window = points.weights.shape[1:]
-    square = len(window) <= 3 and len(set(window)) == 1
-    return native.twin(plain, compiled, in_turn=False) if square else plain
+    known = 1 <= points.weights.ndim - 1 <= 3
+    return native.twin(plain, compiled, in_turn=False) if known else plain
 
 
 def _take_compiled(u, points):

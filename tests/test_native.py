@@ -223,8 +223,11 @@ def windows(shape, width, dtype):
     """A field and 20 windows on it, which overlap, with values for each."""
     random = np.random.default_rng(0)
     field = jnp.asarray(random.standard_normal(shape), dtype)
-    start = np.stack([random.integers(0, n - width + 1, 20) for n in shape], -1)
-    weights = random.standard_normal((20, *[width] * len(shape)))
+    wide = np.broadcast_to(width, len(shape))
+    start = np.stack(
+        [random.integers(0, n - w + 1, 20) for n, w in zip(shape, wide, strict=True)], -1
+    )
+    weights = random.standard_normal((20, *wide))
     points = off_grid.Points(jnp.asarray(start), jnp.asarray(weights, dtype))
     return field, points, jnp.asarray(random.standard_normal(20), dtype)
 
@@ -232,7 +235,11 @@ def windows(shape, width, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("shape", "width"),
-    [((40,), 8), ((30, 31), 8), ((30, 31), 2), ((5, 9), 3), ((20, 33), 14), ((12, 13, 14), 8)],
+    [
+        *[((40,), 8), ((40,), 1), ((30, 31), 8), ((30, 31), 2), ((5, 9), 3), ((20, 33), 14)],
+        *[((30, 31), (1, 8)), ((30, 31), (8, 1)), ((30, 31), 1)],
+        *[((12, 13, 14), 8), ((12, 13, 14), (1, 8, 3)), ((12, 13, 14), (8, 1, 8))],
+    ],
 )
 def test_what_is_seen_and_put_at_points_is_that_of_the_plain_twin(shape, width, dtype):
     field, points, values = windows(shape, width, dtype)

@@ -171,9 +171,10 @@ T* argument(ffi::RemainingArgs& args, size_t i) {
 // Windows: integers [window, axis] where they start, weights [window, *nodes].
 Windows<T> windows(ffi::RemainingArgs& args, size_t start, size_t weights) {
   const auto shape = args.get<ffi::AnyBuffer>(weights).value().dimensions();
-  const int64_t width = shape.size() > 1 ? shape[1] : 0;
   void* const starts = args.get<ffi::AnyBuffer>(start).value().untyped_data();
-  return {shape[0], width, static_cast<int32_t*>(starts), argument(args, weights)};
+  Windows<T> all{shape[0], {}, static_cast<int32_t*>(starts), argument(args, weights)};
+  for (size_t axis = 1; axis < shape.size(); ++axis) all.width[axis - 1] = shape[axis];
+  return all;
 }
 
 T* result(ffi::RemainingRets& results, size_t i) {

@@ -13,12 +13,13 @@ inline Part<T> part(const T* from) {
   return *reinterpret_cast<const Part<T>*>(from);
 }
 
-// work(place in the windows, place in the field) for each row of the n-th window; its width may be a
-// constant.
+// work(place in the windows, place in the field) for each row of the n-th window, of a length that
+// may be a constant.
 template <int NDIM, typename T, typename Width, typename Work>
 inline void each_row(const Field& field, const Windows<T>& windows, int64_t n, Width width,
                      const Work& work) {
-  const int64_t across = NDIM > 1 ? int64_t(width) : 1, beside = NDIM > 2 ? int64_t(width) : 1;
+  const int64_t across = NDIM > 1 ? windows.width[NDIM > 1 ? NDIM - 2 : 0] : 1;
+  const int64_t beside = NDIM > 2 ? windows.width[0] : 1;
   int64_t at = n * beside * across * width, first = 0;
   for (int axis = 0; axis < NDIM; ++axis) {
     first += windows.start[n * NDIM + axis] * field.stride[axis];
@@ -33,13 +34,14 @@ inline void each_row(const Field& field, const Windows<T>& windows, int64_t n, W
 template <typename Work>
 void of_width(int64_t width, const Work& work) {
   if (width == kCommon) return work(std::integral_constant<int64_t, kCommon>());
+  if (width == 1) return work(std::integral_constant<int64_t, 1>());
   work(width);
 }
 
 // Σ weights · u of each window
 template <int NDIM, typename T>
 void take(const Field& field, const Windows<T>& windows, const T* u, T* seen) {
-  of_width(windows.width, [=, &field, &windows](auto width) {
+  of_width(windows.width[NDIM - 1], [=, &field, &windows](auto width) {
     for (int64_t n = 0; n < windows.count; ++n) {
       Part<T> sums = {};
       T sum = 0;
@@ -58,7 +60,7 @@ void take(const Field& field, const Windows<T>& windows, const T* u, T* seen) {
 // u + sign Σ value · weights
 template <int NDIM, typename T>
 void put(const Field& field, const Windows<T>& windows, const T* values, T sign, T* u) {
-  of_width(windows.width, [=, &field, &windows](auto width) {
+  of_width(windows.width[NDIM - 1], [=, &field, &windows](auto width) {
     for (int64_t n = 0; n < windows.count; ++n) {
       const T value = sign * values[n];
       each_row<NDIM>(field, windows, n, width, [&](int64_t at, int64_t to) {
@@ -77,8 +79,9 @@ void put(const Field& field, const Windows<T>& windows, const T* values, T sign,
 template <int NDIM, typename T>
 void copy_out(const Field& field, const Windows<T>& windows, const T* u, T* seen) {
   for (int64_t n = 0; n < windows.count; ++n) {
-    each_row<NDIM>(field, windows, n, windows.width, [&](int64_t to, int64_t from) {
-      for (int64_t i = 0; i < windows.width; ++i) seen[to + i] = u[from + i];
+    const int64_t width = windows.width[NDIM - 1];
+    each_row<NDIM>(field, windows, n, width, [&](int64_t to, int64_t from) {
+      for (int64_t i = 0; i < width; ++i) seen[to + i] = u[from + i];
     });
   }
 }

@@ -45,10 +45,10 @@ struct Field {
   int64_t stride[kAxes];
 };
 
-// Windows on a field, `width` nodes along each axis.
+// Windows on a field, so many nodes wide along each axis.
 template <typename T>
 struct Windows {
-  int64_t count, width;
+  int64_t count, width[kAxes];
   const int32_t* start;
   const T* weights;
 };
