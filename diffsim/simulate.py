@@ -91,9 +91,12 @@ def simulate(
     init, inputs = solver.init(params), (jnp.arange(steps), forcing)
     if every > 1:
         inputs = jax.tree.map(lambda x: x.reshape(-1, every, *x.shape[1:]), inputs)
-    adjoint = adjoint.suited(isinstance(solver, RetracingSolver), every)
+    walks = isinstance(solver, RetracingSolver)
+    adjoint = adjoint.suited(walks, every)
     f = _observed(body, observe, adjoint)
-    state, later = scan(f, init, inputs, steps // every, unroll=solver.unroll, adjoint=adjoint)
+    # stretches that are replayed write out blocks of their own
+    unroll = solver.unroll if walks or every == 1 else False
+    state, later = scan(f, init, inputs, steps // every, unroll=unroll, adjoint=adjoint)
     data = jax.tree.map(_shifted, observe(init), later)
     if watch is not None:
         lost = largest_of_batch(jnp.asarray(~finite(state), int))
@@ -209,6 +212,12 @@ class _Body(NamedTuple):
         adjoint = Periodic(-(-self.every // blocks))
         return scan(one, state, inputs, self.every, unroll=unroll, adjoint=adjoint)
 
+    def _loop(self, one, walk, inputs, reverse=False):
+        """Over a stretch, in which nothing is replayed; two levels in time swap in place here, too:
+        or XLA copies both at each step."""
+        unroll = self.solver.unroll
+        return jax.lax.scan(one, walk, inputs, self.every, reverse=reverse, unroll=unroll)
+
     @property
     def _within(self):
         """Where `RetracingSolver.retrace` starts afresh inside of a stretch, if that is so long."""
@@ -238,7 +247,7 @@ class _Body(NamedTuple):
             return (self.step(self.coefficients, state, forcing_n), fresh), None
 
         walk = state, self._within.room(state, self.every)
-        return jax.lax.scan(one, walk, (jnp.arange(self.every), inputs), self.every)[0]
+        return self._loop(one, walk, (jnp.arange(self.every), inputs))[0]
 
     def undo(self, state, inputs, kept):
         """Back, by `ReversibleSolver.unstep`."""
@@ -249,7 +258,7 @@ class _Body(NamedTuple):
 
         if self.every == 1:
             return one(state, (inputs, kept))[0]
-        return jax.lax.scan(one, state, (inputs, kept), self.every, reverse=True)[0]
+        return self._loop(one, state, (inputs, kept), reverse=True)[0]
 
     def retrace(self, state, inputs, kept, bar, total, scale):
         """Back with the transposes, by `RetracingSolver.retrace`."""
@@ -272,7 +281,7 @@ class _Body(NamedTuple):
             (state, sums, bar), x_bar = one(walk, (0, inputs))
         else:
             inputs = jnp.arange(self.every), inputs
-            walk, x_bar = jax.lax.scan(one, walk, inputs, self.every, reverse=True)
+            walk, x_bar = self._loop(one, walk, inputs, reverse=True)
             state, sums, bar = walk
         return state, whole(sums), bar, x_bar
 

@@ -66,10 +66,13 @@ def between_nodes(positions, grid: Grid) -> Points:
 
 def on_nodes(positions, grid: Grid) -> tuple[bool, ...]:
     """Along which axes all positions lie on nodes, as far as numbers of their type can tell; none
-    if they are traced."""
-    if isinstance(positions, jax.core.Tracer) or not np.size(positions):
-        return (False,) * grid.ndim
+    if they are traced, or no places that `located` takes."""
+    nowhere = (False,) * grid.ndim
+    if isinstance(positions, jax.core.Tracer) or np.shape(positions)[1:] != (grid.ndim,):
+        return nowhere
     places = np.asarray(positions)
+    if not len(places) or np.any(grid.outside(places)):
+        return nowhere
     kind = places.dtype if np.issubdtype(places.dtype, np.inexact) else np.float64
     nodes = np.stack(grid.nodes(places.astype(np.float64)), -1)
     slack = 2 * np.finfo(kind).eps * max(1.0, np.abs(nodes).max())

@@ -101,6 +101,26 @@ def test_a_strategy_of_ones_own_is_foretold_too():
     assert own.evaluations == 1 + 57 * 6 / 400
 
 
+def test_of_stretches_between_observations_a_block_may_be_one():
+    """Which has blocks of its own, so with few checkpoints nothing takes less: of a heat that is
+    seen every ten steps. What is foretold of it is what XLA plans, to 10 %."""
+    solver, params, _ = solvers.Heat.example()
+    observe = solver.sampler(np.array(solver.grid.extent).mean(axis=1)[None])
+
+    def by(adjoint):
+        def seen(params):
+            how = {"steps": 400, "every": 10, "adjoint": adjoint}
+            return jnp.sum(simulate(solver, params, observe, **how)[1] ** 2)
+
+        return jax.grad(seen)
+
+    least = min(foretell(by, (params,)), key=lambda each: each.bytes)
+    assert isinstance(least.adjoint, Revolve)
+    assert least.adjoint.block == 1
+    planned = planned_bytes(jax.jit(by(least.adjoint)).lower(params).compile())
+    assert least.bytes == pytest.approx(planned, rel=0.1)
+
+
 def test_of_evaluations_the_fewest_count_where_nothing_was_timed():
     untimed = [each._replace(seconds=np.nan) for each in menu()]
     assert Fit("1 TB").choose(untimed).adjoint == StoreAll()

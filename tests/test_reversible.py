@@ -310,10 +310,12 @@ def test_what_cannot_be_walked_back_is_replayed_or_refused():
 
 
 @pytest.mark.skipif(not native.built(), reason="no compiled sweeps: XLA makes fields in plain JAX")
-def test_a_step_with_restarts_moves_no_field_but_by_its_sweep():
-    """Forth and back, the loop's body around the sweep holds no copy and no slice as large as a
-    layer: what a restart reads and writes is done where it is due, not at each step."""
-    solver, speed, loss = layered(density=False, steps=40)  # what was seen is small, too
+@pytest.mark.parametrize("every", [1, 4, 10])
+def test_a_step_with_restarts_moves_no_field_but_by_its_sweep(every):
+    """Forth and back, seen at each step or now and then, the loop's body around the sweep holds no
+    copy and no slice as large as a layer: what a restart reads and writes is done where it is due,
+    not at each step."""
+    solver, speed, loss = layered(density=False, steps=40, every=every)  # what was seen is small
     program = jax.jit(jax.grad(loss), static_argnums=1).lower(speed, Reversible(1)).compile()
     strip = min(leaf.size for leaf in jax.tree.leaves(solver.init(WaveParams(speed, None)).memory))
     bodies = re.split(r"\n(?=%|ENTRY)", program.as_text())

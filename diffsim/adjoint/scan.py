@@ -98,7 +98,7 @@ def scan(
             for the others, so that a scheme with two time levels swaps its buffers without a copy.
             With 1 a step that costs far more than to copy its state compiles in half the time.
             A block that ``Revolve`` or ``Periodic`` replays on the device is no loop if it has
-            up to four times as many steps
+            up to four times as many steps. With False, for an ``f`` that is a loop itself, none is
         adjoint: ``StoreAll()``, ``Periodic(every)`` or ``Revolve(checkpoints)``
 
     Returns:

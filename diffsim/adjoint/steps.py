@@ -51,7 +51,8 @@ class Step:
     # bars, those of consts added to the total
     forth: Callable[[Leaves, Leaves, Leaves], Leaves] | None = None
     accumulate: Callable[[Leaves, Leaves, Leaves, Leaves, Leaves], tuple] | None = None
-    # steps in a loop's body: with an even number two levels in time swap their buffers in place
+    # steps in a loop's body: with an even number two levels in time swap their buffers in place;
+    # False for one that is a stretch of steps itself
     unroll: int | bool = 2
 
     def __call__(self, consts, carry, x):

@@ -66,7 +66,8 @@ def strategies(loop: Loop) -> Iterator[Adjoint]:
     for levels in range(1, 5):
         least = (levels + 1) * length ** (1 / (levels + 1))
         yield Multilevel(checkpoints=round(1.1 * least) + levels)
-    for block in (WALKED, *BLOCKS) if loop.step.retrace else BLOCKS:
+    blocks = BLOCKS if loop.step.unroll else (*BLOCKS, 1)  # a stretch has blocks of its own
+    for block in (WALKED, *blocks) if loop.step.retrace else blocks:
         for slots in _ladder(-(-length // block) - 1):
             yield Revolve(slots, block)
 
