@@ -126,11 +126,11 @@ def test_receivers_on_nodes_see_what_whole_windows_see(faces, off):
     inside = np.minimum(nodes + off, (11, 13))
     for along in (None, 0, 1):
 
-        def felt(places, state, along=along):
+        def felt(state, places, along=along):
             seen = solver.sampler(places, along)(state)
             return jnp.sum(jnp.sin(seen)), seen
 
-        both = jax.grad(lambda state, places: felt(places, state), has_aux=True)
+        both = jax.grad(felt, has_aux=True)
         known = jax.jit(functools.partial(both, places=inside * SPACING))(state)
         traced = jax.jit(both)(state, jnp.asarray(inside * SPACING))
         for one, other in zip(*map(jax.tree.leaves, (known, traced)), strict=True):
