@@ -31,7 +31,8 @@ FACE |= {"N": Absorbing(12, 2000.0, 25.0), "W": Absorbing(17, 2000.0, 25.0)}
 class Problem:
     """A frame and random arrays on it: what the five functions take.
 
-    Fields are random in the halo behind layers too; beyond other faces they are images.
+    Fields are zero behind layers, as they are for good; beyond other faces they are images, and
+    cotangents random.
     """
 
     def __init__(self, faces, shape, order, dtype=np.float64, sources=3):
@@ -45,6 +46,7 @@ class Problem:
         kappa = frame.silence((DT * frame.medium(jnp.asarray(speed, dtype))) ** 2)
         silent = layers.silent(frame, dtype)
         self.kappa = jnp.pad(kappa, frame.halo)
+        self.shown = abs(frame.mirror(jnp.pad(jnp.ones(frame.inner, dtype), frame.halo)))
         self.p, self.other = (frame.mirror(self.noise(self.kappa)) for _ in range(2))
         self.memory = jax.tree.map(self.noise, silent)
         self.shot = self._shot(sources) if sources else None
@@ -52,7 +54,8 @@ class Problem:
         self.bars = jax.tree.map(self.noise, (self.p, self.other, silent))
 
     def noise(self, like):
-        return jnp.asarray(self.random.standard_normal(like.shape), self.dtype)
+        values = jnp.asarray(self.random.standard_normal(like.shape), self.dtype)
+        return values * self.shown if like.shape == self.shown.shape else values
 
     def _shot(self, sources):
         """Windows anywhere on grid and layers; the last one is where the first one is."""
@@ -69,20 +72,25 @@ class Problem:
         return self.kappa, self.p, self.other, self.memory, self.shot, self.total, self.bars
 
     def all_of(self, advance, transpose, adjoin, retrace):
-        """A function of `arrays`; κ̄ without the halo, where it is not defined."""
+        """A function of `arrays`; κ̄ and what is scaled without the halo, where κ is zero."""
         frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
 
-        def within(kappa_bar, *rest):
-            return kappa_bar[inner], *rest
+        def within(first, *rest):
+            return first[inner], *rest
+
+        def scaled(w, new_w, *rest):
+            return w[inner], new_w[inner], *rest
 
         def results(kappa, p, other, memory, shot, total, bars):
             points = shot and shot.points
-            old, before, *back = retrace(frame, DT, kappa, p, other, memory, shot, *bars, total)
+            old, before, total, *back = retrace(
+                frame, DT, kappa, p, other, memory, shot, *bars, total
+            )
             return {
                 "advance": advance(frame, DT, kappa, p, other, memory, shot),
                 "transpose": within(*transpose(frame, DT, kappa, p, memory, points, *bars)),
-                "adjoin": adjoin(frame, DT, kappa, points, *bars),
-                "retrace": (old, before, *within(*back)),
+                "adjoin": scaled(*adjoin(frame, DT, kappa, points, *bars)),
+                "retrace": (old, before, total[inner], *scaled(*back)),
             }
 
         return results

@@ -219,7 +219,7 @@ ffi::Error transpose_of(Threads& threads, Problem& problem, ffi::RemainingArgs a
   }
   T *picture = result(results, 2), *room = result(results, 3);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
-  unmirror(problem, after);
+  unmirror(threads, problem, after);
   CHOICES((copy_out<NDIM>(problem, windows(args, 4, 5), after, result(results, 4))));
   CHOICES((transpose<T, NDIM, HALF>(threads, problem, kappa, p, after, bar, picture, room)));
   return ffi::Error::Success();

@@ -32,65 +32,114 @@ INLINED Vector<T> weighted(const std::array<T, kHalf + 1>& weights, const Wake<H
   if constexpr (K < HALF) return one + weighted<HALF, K + 1>(weights, wake);
 }
 
-// `absorb` of crossing.h in some rows.
-template <int HALF, Leave LEAVE, typename T, size_t N>
-ALONE void absorb(const Wave<T>& wave, const Layer<T>& layer, const Margin& margin, const T* p, T* psi,
-                  T* zeta, const std::array<Target<T>, N>& targets) {
+// `absorb` of crossing.h in ROWS rows. What rows remember lies side by side, and a vector's worth of it
+// reaches into the next row: all rows are read before any is written, for a processor waits with what it
+// reads where it still writes, though a mask may keep the two apart.
+template <int HALF, Leave LEAVE, int ROWS, typename T, size_t N>
+ALONE void absorb_rows(const Wave<T>& wave, const Layer<T>& layer, int64_t stride, const T* p, T* psi,
+                       T* zeta, const std::array<Target<T>, N>& targets) {
   const Root<T> root(wave, layer);
   const int64_t halves = layer.width + 2, nodes = layer.width + 1, end = nodes + HALF;
   const int64_t outer = layer.low ? 0 : HALF - 1;  // half points before those of the layer
   const T over = wave.over[layer.axis];
   const auto &half = layer.half, &node = layer.node;
-  for (int64_t r = 0; r < margin.count; ++r, psi += halves, zeta += nodes) {
-    Wake<HALF, T> psis, sums;
-    for (int64_t s = 0; s < end; s += kWide<T>) {
-      const Lanes<T> seen(0, end - s), at(outer - s, outer + halves - s), to(HALF - s, end - s);
-      const int64_t h = s - outer, j = s - HALF, place = r * margin.stride + j;
-      const Vector<T> slope = weighted<HALF>(root.outwards, [&](int k) { return seen(p, place + k); });
-      const auto [psi_now, psi_left] =
-          remember<LEAVE>(at(half.a, h), at(half.b, h), at(half.per_b, h), at(psi, h), slope);
-      if (LEAVE != Leave::kSame) at.put(psi, h, psi_left);
-      psis.push(psi_now), sums.push(slope + psi_now);
-      const Vector<T> change = weighted(root.inwards, psis), bend = weighted(root.inwards, sums);
-      const auto [zeta_now, zeta_left] =
-          remember<LEAVE>(to(node.a, j), to(node.b, j), to(node.per_b, j), to(zeta, j), bend);
-      if (LEAVE != Leave::kSame) to.put(zeta, j, zeta_left);
-      const Vector<T> gain = over * (change + zeta_now);
+  Wake<HALF, T> psis[ROWS], sums[ROWS];
+  for (int64_t s = 0; s < end; s += kWide<T>) {
+    const Lanes<T> seen(0, end - s), at(outer - s, outer + halves - s), to(HALF - s, end - s);
+    const int64_t h = s - outer, j = s - HALF;
+    const T* const seen_from = p + j;
+    Vector<T> left[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const T* const from = seen_from + r * stride;
+      const Vector<T> slope = weighted<HALF>(root.outwards, [&](int k) { return seen(from, k); });
+      const auto [now, kept] = remember<LEAVE>(at(half.a, h), at(half.b, h), at(half.per_b, h),
+                                               at(psi + r * halves, h), slope);
+      left[r] = kept;
+      psis[r].push(now), sums[r].push(slope + now);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      if (LEAVE != Leave::kSame) at.put(psi + r * halves, h, left[r]);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Vector<T> change = weighted(root.inwards, psis[r]), bend = weighted(root.inwards, sums[r]);
+      const auto [now, kept] = remember<LEAVE>(to(node.a, j), to(node.b, j), to(node.per_b, j),
+                                               to(zeta + r * nodes, j), bend);
+      left[r] = kept;
+      const Vector<T> gain = over * (change + now);
       for (const Target<T>& one : targets) {
-        to.put(one.field, place, to(one.field, place) + one.sign * to(one.scale, place) * gain);
+        T* const field = one.field + r * stride;
+        to.put(field, j, to(field, j) + one.sign * to(one.scale + r * stride, j) * gain);
       }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      if (LEAVE != Leave::kSame) to.put(zeta + r * nodes, j, left[r]);
     }
   }
 }
 
-// `transpose_layer` of crossing.h in some rows.
-template <int HALF, bool SCALED, typename T>
-ALONE void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Margin& margin,
-                           const T* kappa, const T* after, T* psi_bar, T* zeta_bar, T* bar, T sign) {
+template <int HALF, Leave LEAVE, typename T, size_t N>
+void absorb(const Wave<T>& wave, const Layer<T>& layer, const Margin& margin, const T* p, T* psi,
+            T* zeta, const std::array<Target<T>, N>& targets) {
+  together<kRows>(margin.count, [&](int64_t first, auto rows) {
+    absorb_rows<HALF, LEAVE, rows>(wave, layer, margin.stride, p + first * margin.stride,
+                                   psi + first * (layer.width + 2), zeta + first * (layer.width + 1),
+                                   moved(targets, first * margin.stride));
+  });
+}
+
+// `transpose_layer` of crossing.h in ROWS rows.
+template <int HALF, bool SCALED, int ROWS, typename T>
+ALONE void transpose_rows(const Wave<T>& wave, const Layer<T>& layer, int64_t stride, const T* kappa,
+                          const T* after, T* psi_bar, T* zeta_bar, T* bar, T sign) {
   const Root<T> root(wave, layer);
   const int64_t halves = layer.width + 2, nodes = layer.width + 1;
   const int64_t outer = layer.low ? 0 : HALF - 1;
   const int64_t first = layer.low ? HALF : 0, end = nodes + HALF + first;  // of nodes that are reached
   const T over = wave.over[layer.axis];
   const auto &half = layer.half, &node = layer.node;
-  for (int64_t r = 0; r < margin.count; ++r, psi_bar += halves, zeta_bar += nodes) {
-    Wake<HALF, T> bends, changes, slopes;
-    for (int64_t s = 0; s < end; s += kWide<T>) {
-      const Lanes<T> from(-s, nodes - s), at(outer - s, outer + halves - s), to(first - s, end - s);
-      const int64_t h = s - outer, place = r * margin.stride + s, there = place - HALF;
-      Vector<T> gain = over * from(after, place);
-      if (!SCALED) gain *= from(kappa, place);
-      const Vector<T> zeta = from(zeta_bar, s) + gain, bend = from(node.a, s) * zeta;
-      from.put(zeta_bar, s, from(node.b, s) * zeta);
-      bends.push(bend), changes.push(gain + bend);
-      const Vector<T> psi = at(psi_bar, h) - weighted(root.outwards, changes);
-      at.put(psi_bar, h, at(half.b, h) * psi);
-      slopes.push(weighted(root.outwards, bends) - at(half.a, h) * psi);
-      Vector<T> reached = weighted(root.inwards, slopes);
-      if (SCALED) reached *= sign * to(kappa, there);
-      to.put(bar, there, to(bar, there) + reached);
+  Wake<HALF, T> bends[ROWS], changes[ROWS], slopes[ROWS];
+  for (int64_t s = 0; s < end; s += kWide<T>) {
+    const Lanes<T> from(-s, nodes - s), at(outer - s, outer + halves - s), to(first - s, end - s);
+    const int64_t h = s - outer, there = s - HALF;
+    Vector<T> left[ROWS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      Vector<T> gain = over * from(after + r * stride, s);
+      if (!SCALED) gain *= from(kappa + r * stride, s);
+      const Vector<T> zeta = from(zeta_bar + r * nodes, s) + gain, bend = from(node.a, s) * zeta;
+      left[r] = from(node.b, s) * zeta;
+      bends[r].push(bend), changes[r].push(gain + bend);
     }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) from.put(zeta_bar + r * nodes, s, left[r]);
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const Vector<T> psi = at(psi_bar + r * halves, h) - weighted(root.outwards, changes[r]);
+      left[r] = at(half.b, h) * psi;
+      slopes[r].push(weighted(root.outwards, bends[r]) - at(half.a, h) * psi);
+      Vector<T> reached = weighted(root.inwards, slopes[r]);
+      if (SCALED) reached *= sign * to(kappa + r * stride, there);
+      T* const field = bar + r * stride;
+      to.put(field, there, to(field, there) + reached);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) at.put(psi_bar + r * halves, h, left[r]);
   }
+}
+
+template <int HALF, bool SCALED, typename T>
+void transpose_layer(const Wave<T>& wave, const Layer<T>& layer, const Margin& margin, const T* kappa,
+                     const T* after, T* psi_bar, T* zeta_bar, T* bar, T sign) {
+  together<kRows>(margin.count, [&](int64_t first, auto rows) {
+    const int64_t by = first * margin.stride;
+    transpose_rows<HALF, SCALED, rows>(wave, layer, margin.stride, kappa + by, after + by,
+                                       psi_bar + first * (layer.width + 2),
+                                       zeta_bar + first * (layer.width + 1), bar + by, sign);
+  });
 }
 
 // work(layer, margin, start) for the layers across the last axis, in some rows.

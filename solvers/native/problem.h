@@ -31,6 +31,8 @@ struct Image {
   int axis;
   int64_t beyond, within;
   int sign;
+  // which node the k-th one beyond shows
+  int64_t shown(int64_t k, int64_t count) const { return within + (sign == 0 ? k : count - 1 - k); }
 };
 
 // Nodes of a rigid wall, `at` along an axis.

@@ -139,3 +139,11 @@ inline void along(int64_t count, const Work& work) {
   for (; i + kWide<T> <= count; i += kWide<T>) work(Whole<T>(), i);
   if (i < count) work(Lanes<T>(0, count - i), i);
 }
+
+// work(first, rows) for some rows: ROWS together, or the last ones one by one.
+template <int ROWS, typename Work>
+inline void together(int64_t count, const Work& work) {
+  int64_t first = 0;
+  for (; first + ROWS <= count; first += ROWS) work(first, std::integral_constant<int, ROWS>());
+  for (; first < count; ++first) work(first, std::integral_constant<int, 1>());
+}

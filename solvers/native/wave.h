@@ -38,48 +38,31 @@ struct Groups {
 };
 
 // Rows of a field, shared out: layered(plane) before those that layers of the axis before the last
-// one add to, inner(row, number, count) for up to kRows rows without the halo, outer(first, end) for
-// values in it. `row` is where the first one starts, `number` counts rows without the halo. What
-// lies before and behind a row is its own thread's, for the layers at its ends reach into it;
-// between two rows of one thread it is one stretch.
-template <typename T, int NDIM, typename Layered, typename Inner, typename Outer>
-void rows(Threads& threads, const Wave<T>& wave, const Layered& layered, const Inner& inner,
-          const Outer& outer) {
-  const int64_t half = wave.half, stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
+// one add to, inner(row, number, count) for up to kRows rows without the halo. `row` is where the first
+// one starts, `number` counts rows without the halo. What lies before and behind a row is its own
+// thread's, for the layers at its ends reach into it.
+template <typename T, int NDIM, typename Layered, typename Inner>
+void rows(Threads& threads, const Wave<T>& wave, const Layered& layered, const Inner& inner) {
+  const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
   const Groups groups(wave);
-  const int64_t n = groups.n, rim = NDIM > 1 ? half : 0, planes = NDIM > 2 ? wave.full(0) : 1;
-  const int64_t size = stride * (n + 2 * rim), width = wave.n[NDIM - 1];
+  const int64_t n = groups.n, rim = NDIM > 1 ? wave.half : 0, planes = NDIM > 2 ? wave.n[0] : 1;
   const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows)), count = groups.count();
-  const auto some = [&](int64_t start, int64_t number, int64_t first, int64_t end) {
-    const int64_t begin = start + (first + rim) * stride, stop = start + (end + rim) * stride;
-    outer(first > 0 ? begin : start, begin + half);
-    for (int64_t at = begin + half + width; at < stop; at += stride) {
-      const int64_t next = at + half;
-      outer(at, next < stop ? next + half : end < n ? next : start + size);
-    }
-    inner(begin, number + first, end - first);
-  };
   threads.share(planes * count, least, [&](int64_t begin, int64_t stop) {
     for (int64_t item = begin; item < stop; ++item) {
-      const int64_t plane = item / count, group = item % count, start = plane * size;
-      const int64_t deep = NDIM > 2 ? plane - half : 0;
-      if (deep < 0 || (NDIM > 2 && deep >= wave.n[0])) {
-        if (group == 0) outer(start, start + size);
-        continue;
-      }
-      if (groups.layered(group)) layered(deep, group == 0);
+      const int64_t plane = item / count, group = item % count;
+      const int64_t start = NDIM > 2 ? (plane + rim) * wave.stride[0] : 0;
+      if (groups.layered(group)) layered(plane, group == 0);
       const int64_t end = groups.first(group + 1);
       for (int64_t row = groups.first(group); row < end; row += kRows) {
-        some(start, deep * n, row, std::min(row + kRows, end));
+        inner(start + (row + rim) * stride, plane * n + row, std::min(end - row, int64_t{kRows}));
       }
     }
   });
 }
 
 // `rows` with work(layer, lines, start) for the layers of all leading axes before them.
-template <typename T, int NDIM, typename Work, typename Inner, typename Outer>
-void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, const Inner& inner,
-                     const Outer& outer) {
+template <typename T, int NDIM, typename Work, typename Inner>
+void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, const Inner& inner) {
   if (NDIM == 3) across_planes(threads, wave, work);
   const int64_t count = pieces(wave);
   const bool both = Groups(wave).high == 0;  // or one layer alone
@@ -90,15 +73,14 @@ void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, co
       });
     }
   };
-  rows<T, NDIM>(threads, wave, layered, inner, outer);
+  rows<T, NDIM>(threads, wave, layered, inner);
 }
 
-// work(first, rows) for some rows: ROWS together, or the last ones one by one.
-template <int ROWS, typename Work>
-inline void together(int64_t count, const Work& work) {
-  int64_t first = 0;
-  for (; first + ROWS <= count; first += ROWS) work(first, std::integral_constant<int, ROWS>());
-  for (; first < count; ++first) work(first, std::integral_constant<int, 1>());
+// The images at the ends of some rows.
+template <typename T>
+void mirror_ends(const Wave<T>& wave, T* row, int64_t count) {
+  const int64_t stride = wave.ndim > 1 ? wave.stride[wave.ndim - 2] : 0;
+  for (int64_t r = 0; r < count; ++r) ::mirror_ends(wave, row + r * stride);
 }
 
 // ∇²u of up to kRows rows, as `bend` gives it; uses(first) is what takes it from that row on.
@@ -126,13 +108,10 @@ void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* 
       return Leap<T, NDIM>{p + from, kappa + from, other + from, stride};
     });
     ends(wave, number, row, count, [&](const auto&... where) { add(where..., T(1)); });
+    mirror_ends(wave, other + row, count);
   };
-  const auto leading = [&](const auto&... where) { add(where..., T(-1)); };
-  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
-#pragma GCC ivdep
-    for (int64_t i = first; i < end; ++i) other[i] = 2 * p[i] - other[i];
-  });
-  mirror(wave, other);
+  layers_and_rows<T, NDIM>(threads, wave, [&](const auto&... where) { add(where..., T(-1)); }, inner);
+  mirror(threads, wave, other);
 }
 
 // Where a row, by its number, lies along a leading axis: in the field.
@@ -152,7 +131,7 @@ T share_of(const Wave<T>& wave, int64_t number) {
   return share;
 }
 
-// κ p̄' with twice its value on walls, and its images; zeros in κ̄.
+// κ p̄' with twice its value on walls, and its images across leading axes; zeros in κ̄.
 template <typename T>
 void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* after, T* product,
             T* picture) {
@@ -167,7 +146,7 @@ void scaled(Threads& threads, const Wave<T>& wave, const T* kappa, const T* afte
       for (int64_t i = 0; i < inner; ++i) product[start + i] *= 2;
     }
   }
-  mirror(wave, product);
+  mirror(threads, wave, product);
 }
 
 // p° over p' where Σ w' C is made too: 2 p - p' + κ C with the curvature C = ∇²p and, at last, gains.
@@ -200,6 +179,7 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   scaled(threads, wave, kappa, after, product, picture);
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
+    mirror_ends(wave, product + row, count);
     bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
       Pull<T, NDIM> use{after + from, bar + from, stride, {}};
@@ -225,14 +205,8 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       for (int64_t i = start + wave.half; i < start + wave.half + n; ++i) after[i] = -after[i];
     }
   };
-  const auto leading = [&](const auto&... where) { layered(where..., T(-1)); };
-  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
-#pragma GCC ivdep
-    for (int64_t i = first; i < end; ++i) {
-      bar[i] += 2 * after[i];
-      after[i] = -after[i];
-    }
-  });
+  layers_and_rows<T, NDIM>(
+      threads, wave, [&](const auto&... where) { layered(where..., T(-1)); }, inner);
 }
 
 // The scaled adjoint field leaps back, w° over w (`before`), once its images are made in w' (`after`).
@@ -241,7 +215,7 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
 template <typename T, int NDIM, int HALF, bool WALKED>
 void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* before,
              T* picture, T* other) {
-  mirror(wave, after);
+  mirror(threads, wave, after);
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
     if constexpr (WALKED) {
       const Targets<T, 2> targets{{{T(1), after + at.field, picture + at.field},
@@ -256,6 +230,7 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
+    mirror_ends(wave, after + row, count);
     const auto adjoint = [&](int64_t first) {
       const int64_t from = at + first * stride;
       return Leap<T, NDIM>{after + from, kappa + from, before + from, stride};
@@ -275,14 +250,9 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
       if constexpr (WALKED) bends<NDIM, HALF>(wave, p + at, count, walked);
     }
     ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
+    if (WALKED) mirror_ends(wave, other + row, count);
   };
-  const auto leading = [&](const auto&... where) { layered(where..., T(-1)); };
-  layers_and_rows<T, NDIM>(threads, wave, leading, inner, [&](int64_t first, int64_t end) {
-#pragma GCC ivdep
-    for (int64_t i = first; i < end; ++i) {
-      if constexpr (WALKED) other[i] = 2 * p[i] - other[i];
-      before[i] = 2 * after[i] - before[i];
-    }
-  });
-  if (WALKED) mirror(wave, other);
+  layers_and_rows<T, NDIM>(
+      threads, wave, [&](const auto&... where) { layered(where..., T(-1)); }, inner);
+  if (WALKED) mirror(threads, wave, other);
 }
