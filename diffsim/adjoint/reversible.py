@@ -176,16 +176,26 @@ def _report(adjoint, smooth, restarts, kept, gaps):
     """Say how far the walk drifted, if that is too far."""
     if adjoint.drift == inf:
         return
-    states = *kept.starts, kept.end
-    if jax.tree.leaves(kept.fresh):  # what has left by the end of a run from rest was seen there
-        fresh = jax.tree.map(lambda leaf: jnp.max(jnp.abs(leaf), axis=0), kept.fresh)
-        states = *states, restarts.restore([jnp.zeros_like(leaf) for leaf in kept.end], fresh)
-    sizes = [[_largest(leaf) for leaf in smooth.carry.of(state)] for state in states]
-    largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
-    for gap, size in zip(worst, largest, strict=True):
-        limit = adjoint.drift or (1e-8 if gap.dtype.itemsize >= 8 else 1e-3)
-        call(_warn, limit, gap / jnp.where(size > 0, size, 1))
+    limits = [adjoint.drift or (1e-8 if g.dtype.itemsize >= 8 else 1e-3) for g in worst]
+
+    def relative(states):
+        sizes = [[_largest(leaf) for leaf in smooth.carry.of(state)] for state in states]
+        largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
+        return [g / jnp.where(m > 0, m, 1) for g, m in zip(worst, largest, strict=True)]
+
+    def of_all():
+        fresh = jax.tree.map(lambda leaf: jnp.max(jnp.abs(leaf), axis=0), kept.fresh)
+        silent = [jnp.zeros_like(leaf) for leaf in kept.end]
+        return relative([*states, restarts.restore(silent, fresh)])
+
+    states = *kept.starts, kept.end
+    drifts = relative(states)
+    if jax.tree.leaves(kept.fresh):  # what has left by the end of a run from rest was seen there
+        within = [drift <= limit for drift, limit in zip(drifts, limits, strict=True)]
+        drifts = lax.cond(jnp.all(jnp.stack(within)), lambda: drifts, of_all)
+    for limit, drift in zip(limits, drifts, strict=True):
+        call(_warn, limit, drift)
 
 
 @named
