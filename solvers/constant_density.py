@@ -1,7 +1,9 @@
 """A leapfrog step at constant density, ``p' = 2 p - p° + κ (∇²p + gains)``, its way back and its
 transpose, all with the images of the faces.
 
-Each is plain JAX here and one compiled sweep on a CPU (`solvers.native`).
+Each is plain JAX here and one compiled sweep on a CPU (`solvers.native`). Behind layers
+fields are zero for good, and the sweeps leave them alone there; in the halo, where κ is zero, the
+scaled adjoint field has no meaning.
 """
 
 from functools import partial
