@@ -179,23 +179,26 @@ def _report(adjoint, smooth, restarts, kept, gaps):
     worst = [jnp.max(jnp.stack([_largest(g) for g in leaf])) for leaf in zip(*gaps, strict=True)]
     limits = [adjoint.drift or (1e-8 if g.dtype.itemsize >= 8 else 1e-3) for g in worst]
 
-    def relative(states):
+    def largest(states):
         sizes = [[_largest(leaf) for leaf in smooth.carry.of(state)] for state in states]
-        largest = [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
-        return [g / jnp.where(m > 0, m, 1) for g, m in zip(worst, largest, strict=True)]
+        return [jnp.max(jnp.stack(leaf)) for leaf in zip(*sizes, strict=True)]
 
-    def of_all():
-        fresh = jax.tree.map(lambda leaf: jnp.max(jnp.abs(leaf), axis=0), kept.fresh)
-        silent = [jnp.zeros_like(leaf) for leaf in kept.end]
-        return relative([*states, restarts.restore(silent, fresh)])
+    def louder(i, most):
+        return jax.tree.map(
+            lambda m, leaf: jnp.maximum(m, jnp.abs(leaf)), most, take(kept.fresh, i)
+        )
 
-    states = *kept.starts, kept.end
-    drifts = relative(states)
-    if jax.tree.leaves(kept.fresh):  # what has left by the end of a run from rest was seen there
-        within = [drift <= limit for drift, limit in zip(drifts, limits, strict=True)]
-        drifts = lax.cond(jnp.all(jnp.stack(within)), lambda: drifts, of_all)
-    for limit, drift in zip(limits, drifts, strict=True):
-        call(_warn, limit, drift)
+    sizes = largest([*kept.starts, kept.end])
+    if leaves := jax.tree.leaves(kept.fresh):
+        # what has left by the end of a run from rest was seen there: looked up only if it matters
+        within = [g <= limit * m for g, limit, m in zip(worst, limits, sizes, strict=True)]
+        count = jnp.where(jnp.all(jnp.stack(within)), 0, len(leaves[0]))
+        silent = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), kept.fresh)
+        fresh = lax.fori_loop(0, count, louder, silent)
+        seen = largest([restarts.restore([jnp.zeros_like(leaf) for leaf in kept.end], fresh)])
+        sizes = [jnp.maximum(m, n) for m, n in zip(sizes, seen, strict=True)]
+    for limit, gap, size in zip(limits, worst, sizes, strict=True):
+        call(_warn, limit, gap / jnp.where(size > 0, size, 1))
 
 
 @named
