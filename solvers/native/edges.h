@@ -25,8 +25,8 @@ void show(const Wave<T>& wave, const Image& image, int64_t k, int64_t count, T* 
 // makes all that lies in it.
 template <typename T>
 void mirror(Threads& threads, const Wave<T>& wave, T* u) {
-  const int64_t size = wave.stride[0], row = wave.stride[1], rim = wave.half * row;
   if (wave.images.empty() || wave.ndim == 1) return;
+  const int64_t size = wave.stride[0], row = wave.stride[1], rim = wave.half * row;
   if (wave.ndim == 2) {
     return beyond(wave, 0, [&](const Image& image, int64_t k) { show(wave, image, k, size, u); });
   }
