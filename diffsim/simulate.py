@@ -66,7 +66,9 @@ def simulate(
         watch: called on the host after the forward run if the state at its end is not finite; what
             once was not finite stays so, in every solver here. `diffsim.blow_up.warn` warns
 
-    A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk.
+    A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk. Many runs,
+    of several shots say, are best done by `jax.lax.map`: each takes all cores, and a batch by
+    `jax.vmap` copies all runs' fields at each step.
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new
