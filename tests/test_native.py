@@ -75,22 +75,17 @@ class Problem:
         """A function of `arrays`; κ̄ and what is scaled without the halo, where κ is zero."""
         frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
 
-        def within(first, *rest):
-            return first[inner], *rest
-
-        def scaled(w, new_w, *rest):
-            return w[inner], new_w[inner], *rest
+        def within(count, *values):
+            return *(value[inner] for value in values[:count]), *values[count:]
 
         def results(kappa, p, other, memory, shot, total, bars):
             points = shot and shot.points
-            old, before, total, *back = retrace(
-                frame, DT, kappa, p, other, memory, shot, *bars, total
-            )
+            old, before, *back = retrace(frame, DT, kappa, p, other, memory, shot, *bars, total)
             return {
                 "advance": advance(frame, DT, kappa, p, other, memory, shot),
-                "transpose": within(*transpose(frame, DT, kappa, p, memory, points, *bars)),
-                "adjoin": scaled(*adjoin(frame, DT, kappa, points, *bars)),
-                "retrace": (old, before, total[inner], *scaled(*back)),
+                "transpose": within(1, *transpose(frame, DT, kappa, p, memory, points, *bars)),
+                "adjoin": within(2, *adjoin(frame, DT, kappa, points, *bars)),
+                "retrace": (old, before, *within(3, *back)),
             }
 
         return results
