@@ -132,6 +132,7 @@ def same(ours, expected, roundings=50):
         ("23 22 92", (1, 2, 1), 8, "float64", 3),
         ("R3 PP F2", (13, 14, 261), 4, "float64", 3),
         ("2R 3R 53", (7, 9, 37), 6, "float32", 3),
+        ("FR PP RF", (9, 8, 200), 6, "float64", 3),  # images of images, several threads
         # along rows: some lanes of one vector of 4 to 16, and several vectors; lines in two pieces
         ("RW NW", (60, 257), 8, "float32", 3),
         ("W3 RN", (60, 17), 4, "float32", 3),
