@@ -89,15 +89,7 @@ def _transpose(bars, *args, transpose, tree, **_):
 
 def _jvp(primals, tangents, **how):
     """Forward mode once more: ``tangent`` is differentiated as plain JAX."""
-    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
-
-    def apply(*moved):
-        args = list(primals)
-        for i, value in zip(moving, moved, strict=True):
-            args[i] = value
-        return _apply(*args, **how)
-
-    return jax.jvp(apply, [primals[i] for i in moving], [tangents[i] for i in moving])
+    return jvp(partial(_apply, **how), primals, tangents)
 
 
 def _batch(axis, args, dims, *, tangent, transpose, tree, **_):
@@ -178,18 +170,23 @@ def kept_whole(run: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
         return run(list(args))
 
     def call_jvp(primals, tangents):
-        moving = [i for i, t in enumerate(tangents) if not isinstance(t, SymbolicZero)]
-
-        def of_moved(*moved):
-            args = list(primals)
-            for i, value in zip(moving, moved, strict=True):
-                args[i] = value
-            return run(args)
-
-        return jax.jvp(of_moved, [primals[i] for i in moving], [tangents[i] for i in moving])
+        return jvp(lambda *args: run(list(args)), primals, tangents)
 
     call.defjvp(call_jvp, symbolic_zeros=True)
     return lambda args: call(*args)
+
+
+def jvp(f: Callable, primals, tangents):
+    """``jax.jvp`` where tangents that are known to be zero stand as the symbols for that."""
+    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero | SymbolicZero)]
+
+    def of_moved(*moved):
+        args = list(primals)
+        for i, value in zip(moving, moved, strict=True):
+            args[i] = value
+        return f(*args)
+
+    return jax.jvp(of_moved, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 def inexact(leaf) -> bool:

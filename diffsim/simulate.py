@@ -67,8 +67,9 @@ def simulate(
             once was not finite stays so, in every solver here. `diffsim.blow_up.warn` warns
 
     A program whose ``tick`` and ``watch`` are `diffsim.host.named` may be kept on disk. Many runs,
-    of several shots say, are best done by `jax.lax.map`: each takes all cores, and a batch by
-    `jax.vmap` copies all runs' fields at each step.
+    of several shots say, may be a batch by `jax.vmap`: where steps are compiled sweeps, one is done
+    after the other, each on all cores, by any strategy but ``StoreAll()``. `jax.lax.map` takes as
+    long, and keeps no more than one run does.
 
     Returns:
         ``(state, data)``: the state at time ``steps dt``, and observations stacked along a new

@@ -1,8 +1,9 @@
 """Gradients of several shots: one after the other, or as a batch.
 
 ``python scripts/bench_shots.py`` prints the table of BENCHMARKS.md: value and gradient by the speed
-for eight shots, time a shot over that of one alone. Each program is compiled once and run five
-times, the programs in turn; the minimum counts.
+for eight shots, time a shot over that of one alone; in the last column the gradient is that of the
+sum of a batch's misfits. Each program is compiled once and run five times, the programs in turn;
+the minimum counts.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from timing import compiled, least
 
-from diffsim import Grid, Reversible, Revolve, simulate
+from diffsim import Grid, Reversible, Revolve, StoreAll, simulate
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
 
 SPACING, DT, SPEED, FREQUENCY = 10.0, 1e-3, 2000.0, 15.0  # m, s, m/s, Hz
@@ -50,11 +51,14 @@ def row(n, steps, adjoint):
     one = compiled(gradient, speed, sources[0])[0]
     in_turn = compiled(lambda v, s: jax.lax.map(partial(gradient, v), s), speed, sources)[0]
     batch = compiled(jax.vmap(gradient, (None, 0)), speed, sources)[0]
+    each = jax.vmap(shot(n, steps, adjoint), (None, 0))
+    total = compiled(jax.value_and_grad(lambda v, s: jnp.sum(each(v, s))), speed, sources)[0]
     calls = [
         lambda: one(speed, sources[0]),
         lambda: [one(speed, source) for source in sources],
         lambda: in_turn(speed, sources),
         lambda: batch(speed, sources),
+        lambda: total(speed, sources),
     ]
     alone, *times = least(calls)
     cells = [f"{n}²", repr(adjoint), f"{alone:.3f}", *(f"{t / SHOTS / alone:.2f}" for t in times)]
@@ -67,10 +71,10 @@ def main():
     args = parser.parse_args()
     print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
           f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
-    print("\n| grid | adjoint | one shot, s | loop in Python | `lax.map` | `vmap` |")
-    print("|---|---|---|---|---|---|")
+    print("\n| grid | adjoint | one shot, s | loop in Python | `lax.map` | `vmap` | of their sum |")
+    print("|---|---|---|---|---|---|---|")
     for n, steps in [(48, 10)] if args.small else [(256, 400), (512, 400)]:
-        for adjoint in Reversible(), Revolve(22):
+        for adjoint in Reversible(), Revolve(22), StoreAll():
             row(n, steps, adjoint)
 
 

@@ -201,7 +201,7 @@ def _put(u, points, values):
 def _twin(plain, compiled, points):
     """XLA's CPU back end gathers and scatters number by number."""
     known = 1 <= points.weights.ndim - 1 <= 3
-    return native.twin(plain, compiled, in_turn=False) if known else plain
+    return native.twin(plain, compiled) if known else plain
 
 
 def _take_compiled(u, points):

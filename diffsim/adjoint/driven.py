@@ -12,6 +12,7 @@ import logging
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -33,7 +34,8 @@ def loop(step, plan: Plan, store: Host | Disk | Tiered, consts, carry, xs):
     """The loop over ``step``; its gradient keeps states in ``store``, when ``plan`` says."""
     gradient, only_run = _Gradient(plan, store), partial(run, plan.length)
     sweeps = gradient.forward, gradient.backward
-    looped = differentiable_loop(step, only_run, *sweeps, plan.length)
+    alone = replace(step, in_turn=False)  # with values, not with what traces a batch
+    looped = differentiable_loop(alone, only_run, *sweeps, plan.length)
     return looped(consts, carry, xs)
 
 

@@ -13,6 +13,7 @@ from jax.extend.core import primitives
 
 from diffsim.adjoint.flat import closed, strong
 from diffsim.adjoint.steps import Leaves, Step
+from diffsim.batch import asks_for_turns
 from diffsim.solver import frozen
 
 
@@ -117,7 +118,8 @@ def scan(
     if isinstance(adjoint, StoreAll) or jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return plain()
     # lax.scan itself checks the arguments and settles the carry's types
-    types = jax.eval_shape(plain)
+    program, types = jax.make_jaxpr(plain, return_shape=True)()
+    types = jax.tree.unflatten(jax.tree.structure(types), program.out_avals)
     slices = jax.tree.leaves(xs)
     steps = len(slices[0]) if slices else int(length or 0)
     if steps <= 0:
@@ -128,6 +130,7 @@ def scan(
     carry, inputs = (
         [strong(leaf) for leaf in leaves] for leaves in (jax.tree.leaves(init), slices)
     )
+    step = replace(step, in_turn=asks_for_turns(program.jaxpr))
     if unroll is not None:
         step = replace(step, unroll=unroll)
     if reverse:

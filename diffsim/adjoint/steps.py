@@ -7,12 +7,14 @@ cotangent.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from diffsim import batch
 from diffsim.adjoint import growth
 from diffsim.adjoint.blind import Blind
 from diffsim.adjoint.restarts import NO_RESTARTS, Restarts
@@ -54,6 +56,8 @@ class Step:
     # steps in a loop's body: with an even number two levels in time swap their buffers in place;
     # False for one that is a stretch of steps itself
     unroll: int | bool = 2
+    # a batch of runs is best done one after the other
+    in_turn: bool = False
 
     def __call__(self, consts, carry, x):
         return self.call(consts, carry, x)
@@ -263,6 +267,8 @@ def differentiable_loop(
     Forward mode runs the loop over states and tangents together, as a differentiable loop again.
     """
 
+    one_by_one = batch.one_by_one if step.in_turn else lambda f: f
+
     def loop(consts, carry, xs):
         sizes = len(consts), len(carry)
 
@@ -304,17 +310,16 @@ def differentiable_loop(
                 reversed_step = replace(smooth, ys=seen)
                 rows = [i for i, bar in enumerate(bars[count:]) if bar is not None]
                 feed = feed and feed.times(rows, ys_bar, watched)
-                consts_bar, carry_bar, xs_bar = backward(
-                    reversed_step, consts, xs, kept, carry_bar, ys_bar
-                )
+                back = one_by_one(partial(backward, reversed_step))
+                consts_bar, carry_bar, xs_bar = back(consts, xs, kept, carry_bar, ys_bar)
                 xs_bar = reversed_step.told(xs_bar, feed)
                 carry_bar = of_carry.of(smooth.carry.spread(carry_bar))
                 return [forward_only(bar) for bar in (*consts_bar, *carry_bar, *xs_bar)]
 
             return (new, ys), (consts, carry, xs, kept, feed), tangent, transpose
 
-        looped = derivable(lambda args: run(step, *_cut(args, sizes)), rule)
-        plain = kept_whole(lambda args: forward(step, *_cut(args, sizes)))
+        looped = derivable(one_by_one(lambda args: run(step, *_cut(args, sizes))), rule)
+        plain = kept_whole(one_by_one(lambda args: forward(step, *_cut(args, sizes))))
         # JAX has no transpose of a loop of unknown length, which reverse over forward mode needs
         sweep = plain if length else _sweep(plain, looped)
         return looped([*consts, *carry, *xs])
@@ -369,7 +374,8 @@ def _tangent(smooth, loops, primals, carry_dot, consts_dot, xs_dot):
         (carry, y), dots = smooth.push(consts, carry, x, (consts_dot, carry_dot, x_dot))
         return [*carry, *dots[0]], [*y, *dots[1]]
 
-    loop = differentiable_loop(Step(step, unroll=smooth.step.unroll), *loops)
+    how = {"unroll": smooth.step.unroll, "in_turn": smooth.step.in_turn}
+    loop = differentiable_loop(Step(step, **how), *loops)
     new, ys = loop([*consts, *consts_dot], [*carry, *carry_dot], [*xs, *xs_dot])
     return [*new[len(carry) :], *ys[len(smooth.ys.smooth) :]]
 

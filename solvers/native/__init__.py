@@ -17,7 +17,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, mlir
+
+from diffsim.batch import in_turn
+from diffsim.linear import jvp
 
 SWEEPS = (
     *("leap", "transpose", "adjoin", "retrace"),  # of waves
@@ -69,13 +72,13 @@ def _of_these_sources(library) -> bool:
     return stamp() == digest.hexdigest().encode()
 
 
-def twin(plain: Callable, compiled: Callable, in_turn: bool = True) -> Callable:
+def twin(plain: Callable, compiled: Callable) -> Callable:
     """``plain``, which on a CPU has the values of ``compiled``, a `call` of a sweep.
 
     Both take the same pytrees of arrays and return the same ones; sweeps know one type at a time,
     float32 or float64, and what mixes them is left to ``plain``. Derivatives of any order are those
-    of ``plain``; a batch runs through the sweep one after the other if ``in_turn``, for a sweep of
-    all of a field, or else through ``plain``, for one of a few values: each would copy its field.
+    of ``plain``; a batch goes through the sweep, and through a loop of steps that have one, one
+    member after the other: each takes all cores.
     """
     if not built():
         return plain
@@ -90,7 +93,7 @@ def twin(plain: Callable, compiled: Callable, in_turn: bool = True) -> Callable:
             return plain(*args)
         out = jax.eval_shape(plain, *args)
         how = {"plain": partial(flat, plain, tree), "compiled": partial(flat, compiled, tree)}
-        leaves = _twin.bind(*leaves, **how, in_turn=in_turn)
+        leaves = _twin.bind(*leaves, **how)
         return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
     return both
@@ -118,34 +121,8 @@ def _plainly(*args, plain, **_):
 
 
 def _jvp(primals, tangents, *, plain, **how):
-    moving = [i for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)]
-
-    def of_moved(*moved):
-        args = list(primals)
-        for i, value in zip(moving, moved, strict=True):
-            args[i] = value
-        return plain(*args)
-
-    primals_out = _twin.bind(*primals, plain=plain, **how)
-    moved, dots = [primals[i] for i in moving], [tangents[i] for i in moving]
-    return primals_out, jax.jvp(of_moved, moved, dots)[1]
-
-
-def _batch(args, dims, *, plain, compiled, in_turn):
-    """One after the other: each already takes all cores."""
-    if not in_turn:
-        results = jax.vmap(plain, dims)(*args)
-        return results, [0] * len(results)
-    one = partial(_twin.bind, plain=plain, compiled=compiled, in_turn=True)
-    moved = [a if d is None else jnp.moveaxis(a, d, 0) for a, d in zip(args, dims, strict=True)]
-    varying = [a for a, d in zip(moved, dims, strict=True) if d is not None]
-
-    def each(varying):
-        values = iter(varying)
-        return one(*(a if d is None else next(values) for a, d in zip(moved, dims, strict=True)))
-
-    results = jax.lax.map(each, varying)
-    return results, [0] * len(results)
+    results = _twin.bind(*primals, plain=plain, **how)
+    return results, jvp(plain, primals, tangents)[1]
 
 
 _twin.def_impl(_plainly)
@@ -153,7 +130,7 @@ _twin.def_abstract_eval(
     lambda *args, **how: jax.make_jaxpr(partial(_plainly, **how))(*args).out_avals
 )
 ad.primitive_jvps[_twin] = _jvp
-batching.primitive_batchers[_twin] = _batch
+in_turn(_twin)
 mlir.register_lowering(_twin, mlir.lower_fun(_plainly, multiple_results=True))
 mlir.register_lowering(
     _twin,
