@@ -112,12 +112,26 @@ struct Whole {
   void put(T* to, int64_t i, const Vector<T>& values) const { store(to + i, values); }
 };
 
-// or some lanes of it. On most processors a mask that lets all through takes longer than none.
+// or some lanes of it. On most processors a mask that lets all through takes longer than none, and on
+// AMD's (Zen 3) a store by a mask of AVX2 some forty instructions.
 template <typename T>
 class Lanes {
   const int64_t first_, end_;
   const Mask<T> mask_;
   bool whole() const { return VECTOR < 64 && end_ - first_ == kWide<T>; }
+  INLINED void piecewise(T* to, const Vector<T>& values) const {
+    constexpr int64_t half = kWide<T> / 2;
+    using Half __attribute__((vector_size(VECTOR / 2), aligned(alignof(T)), may_alias)) = T;
+    alignas(VECTOR) T lanes[kWide<T>];
+    store(lanes, values);
+    if (end_ - first_ < half) {
+      for (int64_t lane = first_; lane < end_; ++lane) to[lane] = lanes[lane];
+      return;
+    }
+    const Half front = *reinterpret_cast<const Half*>(lanes + first_);
+    const Half back = *reinterpret_cast<const Half*>(lanes + end_ - half);
+    store(to + first_, front), store(to + end_ - half, back);
+  }
 
  public:
   Lanes(int64_t first, int64_t end)
@@ -128,7 +142,8 @@ class Lanes {
     return whole() ? load(from + i) : load(from + i, mask_);
   }
   void put(T* to, int64_t i, const Vector<T>& values) const {
-    whole() ? store(to + i, values) : store(to + i, mask_, values);
+    if (whole()) return store(to + i, values);
+    VECTOR == 32 ? piecewise(to + i, values) : store(to + i, mask_, values);
   }
 };
 

@@ -11,20 +11,21 @@
 
 // The rows of a plane in groups: those that a layer of the axis before the last one adds to are one
 // group, its own thread's, and the others kRows each.
+template <int NDIM>
 struct Groups {
   int64_t n, low, high;  // rows; those of the layers at both ends
 
   template <typename T>
-  explicit Groups(const Wave<T>& wave) : n(wave.ndim > 1 ? wave.n[wave.ndim - 2] : 1), low(0), high(0) {
+  explicit Groups(const Wave<T>& wave) : n(NDIM > 1 ? wave.n[NDIM - 2] : 1), low(0), high(0) {
     for (const auto& layer : wave.layers) {
-      if (wave.ndim > 1 && layer.axis == wave.ndim - 2) {
+      if (NDIM > 1 && layer.axis == NDIM - 2) {
         (layer.low ? low : high) = layer.width + 1 + wave.half;
       }
     }
     if (low + high >= n) low = low + high > 0 ? n : 0, high = 0;
   }
 
-  int64_t between() const { return (n - low - high + kRows - 1) / kRows; }
+  int64_t between() const { return (n - low - high + kRows<NDIM> - 1) / kRows<NDIM>; }
   int64_t count() const { return (low > 0) + between() + (high > 0); }
   bool layered(int64_t group) const {
     return (low > 0 && group == 0) || (high > 0 && group == count() - 1);
@@ -33,7 +34,7 @@ struct Groups {
   int64_t first(int64_t group) const {
     if (group == count()) return n;
     if (low > 0) --group;
-    return group < 0 ? 0 : std::min(low + group * kRows, n - high);
+    return group < 0 ? 0 : std::min(low + group * kRows<NDIM>, n - high);
   }
 };
 
@@ -44,17 +45,18 @@ struct Groups {
 template <typename T, int NDIM, typename Layered, typename Inner>
 void rows(Threads& threads, const Wave<T>& wave, const Layered& layered, const Inner& inner) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
-  const Groups groups(wave);
+  const Groups<NDIM> groups(wave);
   const int64_t n = groups.n, rim = NDIM > 1 ? wave.half : 0, planes = NDIM > 2 ? wave.n[0] : 1;
-  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows)), count = groups.count();
+  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows<NDIM>)), count = groups.count();
   threads.share(planes * count, least, [&](int64_t begin, int64_t stop) {
     for (int64_t item = begin; item < stop; ++item) {
       const int64_t plane = item / count, group = item % count;
       const int64_t start = NDIM > 2 ? (plane + rim) * wave.stride[0] : 0;
       if (groups.layered(group)) layered(plane, group == 0);
       const int64_t end = groups.first(group + 1);
-      for (int64_t row = groups.first(group); row < end; row += kRows) {
-        inner(start + (row + rim) * stride, plane * n + row, std::min(end - row, int64_t{kRows}));
+      for (int64_t row = groups.first(group); row < end; row += kRows<NDIM>) {
+        const int64_t rows = std::min<int64_t>(end - row, kRows<NDIM>);
+        inner(start + (row + rim) * stride, plane * n + row, rows);
       }
     }
   });
@@ -65,7 +67,7 @@ template <typename T, int NDIM, typename Work, typename Inner>
 void layers_and_rows(Threads& threads, const Wave<T>& wave, const Work& work, const Inner& inner) {
   if (NDIM == 3) across_planes(threads, wave, work);
   const int64_t count = pieces(wave);
-  const bool both = Groups(wave).high == 0;  // or one layer alone
+  const bool both = Groups<NDIM>(wave).high == 0;  // or one layer alone
   const auto layered = [&](int64_t plane, bool low) {
     for (int64_t piece = 0; piece < count; ++piece) {
       across(wave, std::max(0, NDIM - 2), plane, piece, [&](const auto& layer, const auto&... at) {
@@ -87,7 +89,7 @@ void mirror_ends(const Wave<T>& wave, T* row, int64_t count) {
 template <int NDIM, int HALF, typename T, typename Uses>
 inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& uses) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  together<NDIM == 1 ? 1 : kRows>(count, [&](int64_t first, auto rows) {
+  together<NDIM == 1 ? 1 : kRows<NDIM>>(count, [&](int64_t first, auto rows) {
     bend<NDIM, HALF, rows>(wave, u + first * stride, uses(first));
   });
 }
