@@ -14,9 +14,7 @@ import argparse
 import functools
 import json
 import math
-import platform
 import time
-from datetime import date
 from typing import Any, NamedTuple
 
 import diffrax
@@ -25,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from timing import machine
 
 import diffsim
 from diffsim import Grid, Periodic, Reversible, Revolve, StoreAll
@@ -308,8 +307,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a small wave case only")
     parser.add_argument("--out", default="bench_adjoint", help="stem of the .png and .jsonl")
     args = parser.parse_args()
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     if args.quick:
         records = measure(wave(64, 200), [5, 20], rounds=2)
     else:

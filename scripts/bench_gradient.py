@@ -6,13 +6,11 @@ temporaries, which is where states are kept.
 """
 
 import functools
-import platform
-from datetime import date
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import compiled, least
+from timing import compiled, least, machine
 
 from diffsim import Grid, Periodic, Revolve, StoreAll, simulate
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
@@ -77,8 +75,7 @@ def compile_time():
 
 
 if __name__ == "__main__":
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     strategies((187, 801), 1000)
     strategies((512, 512), 500)
     compile_time()

@@ -10,15 +10,13 @@ same modes on the same grid, so that the error is that of the time steps alone.
 
 import argparse
 import math
-import platform
 import time
-from datetime import date
 from importlib.metadata import version
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import compiled, least
+from timing import compiled, least, machine
 
 from diffsim import Grid, Revolve, StoreAll, simulate
 from solvers.heat import RKL2, Dirichlet, Explicit, Heat, HeatParams, Neumann, Theta
@@ -180,8 +178,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="tiny grids, to try it")
     args = parser.parse_args()
     sizes, schemes = ([int(n) for n in v.split(",") if n] for v in (args.sizes, args.schemes))
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     if sizes:
         print("\nExplicit, 2-D, order 2, float32\n")
         print("| n² | | s | Mpt/s | over the forward run | compile, s |\n|---|---|---|---|---|---|")

@@ -15,16 +15,14 @@ import argparse
 import contextlib
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
-from datetime import date
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import compiled, least
+from timing import compiled, least, machine
 
 from diffsim import Grid, Revolve, StoreAll, simulate
 from solvers.shallow_water import ShallowWater, ShallowWaterParams, Wall
@@ -183,8 +181,7 @@ def main():
     parser.add_argument("--small", action="store_true", help="tiny grids, to try it")
     args = parser.parse_args()
     sizes, errors = ([int(n) for n in v.split(",") if n] for v in (args.sizes, args.errors))
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     if sizes:
         print("\n| n² | | s | Mcell-steps/s | over the forward run | compile, s |")
         print("|---|---|---|---|---|---|")

@@ -7,14 +7,12 @@ the minimum counts.
 """
 
 import argparse
-import platform
-from datetime import date
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import compiled, least
+from timing import compiled, least, machine
 
 from diffsim import Grid, Reversible, Revolve, StoreAll, simulate
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
@@ -69,8 +67,7 @@ def main():
     parser = argparse.ArgumentParser(description="Gradients of several shots.")
     parser.add_argument("--small", action="store_true", help="a tiny grid, to try it")
     args = parser.parse_args()
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     print("\n| grid | adjoint | one shot, s | loop in Python | `lax.map` | `vmap` | of their sum |")
     print("|---|---|---|---|---|---|---|")
     for n, steps in [(48, 10)] if args.small else [(256, 400), (512, 400)]:

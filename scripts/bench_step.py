@@ -7,14 +7,12 @@ turn; the minimum counts. Back is what a gradient by ``Reversible()`` takes beyo
 """
 
 import argparse
-import platform
-from datetime import date
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timing import compiled, least
+from timing import compiled, least, machine
 
 from diffsim import Grid, Reversible, simulate
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
@@ -74,8 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description="A wave step with layers and receivers.")
     parser.add_argument("--small", action="store_true", help="a tiny grid, to try it")
     args = parser.parse_args()
-    print(f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, Python "
-          f"{platform.python_version()}, jax {jax.__version__}")  # fmt: skip
+    print(machine())
     print("\n| nodes | order | layers | receivers | forth, µs | over none | back, µs | over none |")
     print("|---|---|---|---|---|---|---|---|")
     for problem in [((48, 48), 4, 6, 10)] if args.small else [FLAT, WIDE, DEEP]:

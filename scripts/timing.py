@@ -1,6 +1,8 @@
-"""How the benchmarks time: compile once, run all in turn, take the least."""
+"""How the benchmarks time, and on what: compile once, run all in turn, take the least."""
 
+import platform
 import time
+from datetime import date
 
 import jax
 import numpy as np
@@ -22,3 +24,9 @@ def least(calls, rounds=5):
             jax.block_until_ready(call())
             row[j] = time.perf_counter() - start
     return times[1:].min(axis=0)
+
+
+def machine():
+    """The date, the machine and the versions, for the head of a table."""
+    versions = f"Python {platform.python_version()}, jax {jax.__version__}"
+    return f"{date.today()}, {platform.machine()}, {jax.devices()[0].device_kind}, {versions}"
