@@ -5,11 +5,20 @@
 template <int NDIM>
 constexpr int kRows = NDIM == 3 && VECTOR < 64 ? 2 : 4;
 
-// Fetch what the next rows need. In three dimensions the rows of several planes and fields are so many
+// Whether rows that lie side by side are one line, with what lies between them: in three dimensions
+// they are too short for a processor to foresee its streams, and with AVX2 too many at once.
+template <int NDIM>
+constexpr bool kLine = NDIM == 3 && VECTOR < 64;
+
+// Rows of an item of work.
+template <int NDIM>
+constexpr int kGroup = kLine<NDIM> ? 16 : kRows<NDIM>;
+
+// Fetch what is needed soon. In three dimensions the rows of several planes and fields are so many
 // streams that no processor foresees them: half of a step was waiting. In two it does.
 template <int NDIM, typename T>
 inline void soon(const T* at, int64_t row) {
-  if constexpr (NDIM == 3) __builtin_prefetch(at + kRows<NDIM> * row);
+  if constexpr (NDIM == 3) __builtin_prefetch(at + (kLine<NDIM> ? 1024 / sizeof(T) : kRows<NDIM> * row));
 }
 
 // ∇²u at one node.
@@ -122,8 +131,8 @@ INLINED Sums<T, R> bend_of(const Wave<T>& wave, const T* u, const Rows& rows) {
 // The last ∇²u of R rows, less than a vector each, from the place `rest` on: the end of a vector that
 // ends with the row, for beyond it may be nothing to read.
 template <int NDIM, int HALF, int R, typename T, typename Use>
-ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t rest, const Use& use) {
-  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t n, int64_t rest, const Use& use) {
+  const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const int64_t first = std::max<int64_t>(0, n - kWide<T>);
   const Lanes<T> lanes(rest - first, n - first);
   if (n < kWide<T>) {
@@ -142,8 +151,8 @@ ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t rest, const Use& u
 
 // ∇²u of R rows, given to `use` in vectors.
 template <int NDIM, int HALF, int R, typename T, typename Use>
-inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
-  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+inline void bend(const Wave<T>& wave, const T* u, int64_t n, const Use& use) {
+  const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   int64_t i = 0;
   if (n >= kWide<T>) {
     Beside<kHeld<NDIM>, R, T> rows(u, row);
@@ -154,15 +163,15 @@ inline void bend(const Wave<T>& wave, const T* u, const Use& use) {
       for (int r = 0; r < R; ++r) use(Whole<T>(), r, i, sums.of[r]);
     }
   }
-  if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use);
+  if (i < n) bend_rest<NDIM, HALF, R>(wave, u, n, i, use);
 }
 
 // The same of two fields side by side: where memory is what they wait for, they wait for more of it at
 // once, and what both use is there.
 template <int NDIM, int HALF, int R, typename T, typename Use, typename Other>
 ALONE void bend_both(const Wave<T>& wave, const T* u, const Use& use, const T* v,
-                     const Other& other) {
-  const int64_t n = wave.n[NDIM - 1], row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
+                     const Other& other, int64_t n) {
+  const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   int64_t i = 0;
   if (n >= kWide<T>) {
     Beside<kHeld<NDIM>, R, T> rows(u, row), others(v, row);
@@ -177,7 +186,9 @@ ALONE void bend_both(const Wave<T>& wave, const T* u, const Use& use, const T* v
       for (int r = 0; r < R; ++r) other(Whole<T>(), r, i, more.of[r]);
     }
   }
-  if (i < n) bend_rest<NDIM, HALF, R>(wave, u, i, use), bend_rest<NDIM, HALF, R>(wave, v, i, other);
+  if (i == n) return;
+  bend_rest<NDIM, HALF, R>(wave, u, n, i, use);
+  bend_rest<NDIM, HALF, R>(wave, v, n, i, other);
 }
 
 // p' = 2 p - p° + κ ∇²p, over p°.

@@ -25,7 +25,7 @@ struct Groups {
     if (low + high >= n) low = low + high > 0 ? n : 0, high = 0;
   }
 
-  int64_t between() const { return (n - low - high + kRows<NDIM> - 1) / kRows<NDIM>; }
+  int64_t between() const { return (n - low - high + kGroup<NDIM> - 1) / kGroup<NDIM>; }
   int64_t count() const { return (low > 0) + between() + (high > 0); }
   bool layered(int64_t group) const {
     return (low > 0 && group == 0) || (high > 0 && group == count() - 1);
@@ -34,7 +34,7 @@ struct Groups {
   int64_t first(int64_t group) const {
     if (group == count()) return n;
     if (low > 0) --group;
-    return group < 0 ? 0 : std::min(low + group * kRows<NDIM>, n - high);
+    return group < 0 ? 0 : std::min(low + group * kGroup<NDIM>, n - high);
   }
 };
 
@@ -47,15 +47,15 @@ void rows(Threads& threads, const Wave<T>& wave, const Layered& layered, const I
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : wave.full(0);
   const Groups<NDIM> groups(wave);
   const int64_t n = groups.n, rim = NDIM > 1 ? wave.half : 0, planes = NDIM > 2 ? wave.n[0] : 1;
-  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kRows<NDIM>)), count = groups.count();
+  const int64_t least = std::max<int64_t>(1, 8192 / (stride * kGroup<NDIM>)), count = groups.count();
   threads.share(planes * count, least, [&](int64_t begin, int64_t stop) {
     for (int64_t item = begin; item < stop; ++item) {
       const int64_t plane = item / count, group = item % count;
       const int64_t start = NDIM > 2 ? (plane + rim) * wave.stride[0] : 0;
       if (groups.layered(group)) layered(plane, group == 0);
       const int64_t end = groups.first(group + 1);
-      for (int64_t row = groups.first(group); row < end; row += kRows<NDIM>) {
-        const int64_t rows = std::min<int64_t>(end - row, kRows<NDIM>);
+      for (int64_t row = groups.first(group); row < end; row += kGroup<NDIM>) {
+        const int64_t rows = std::min<int64_t>(end - row, kGroup<NDIM>);
         inner(start + (row + rim) * stride, plane * n + row, rows);
       }
     }
@@ -85,12 +85,23 @@ void mirror_ends(const Wave<T>& wave, T* row, int64_t count) {
   for (int64_t r = 0; r < count; ++r) ::mirror_ends(wave, row + r * stride);
 }
 
-// ∇²u of up to kRows rows, as `bend` gives it; uses(first) is what takes it from that row on.
-template <int NDIM, int HALF, typename T, typename Uses>
+// work(first, rows, n) for ROWS of a group's rows at a time, or for all of them as one line.
+template <int NDIM, int ROWS, bool LINE, typename T, typename Work>
+inline void each_line(const Wave<T>& wave, int64_t count, const Work& work) {
+  const int64_t n = wave.n[NDIM - 1];
+  if constexpr (LINE) {
+    work(0, std::integral_constant<int, 1>(), (count - 1) * wave.stride[NDIM - 2] + n);
+  } else {
+    together<ROWS>(count, [&](int64_t first, auto rows) { work(first, rows, n); });
+  }
+}
+
+// ∇²u of a group's rows, as `bend` gives it; uses(first) is what takes it from that row on.
+template <int NDIM, int HALF, bool LINE = kLine<NDIM>, typename T, typename Uses>
 inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& uses) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  together<NDIM == 1 ? 1 : kRows<NDIM>>(count, [&](int64_t first, auto rows) {
-    bend<NDIM, HALF, rows>(wave, u + first * stride, uses(first));
+  each_line<NDIM, NDIM == 1 ? 1 : kRows<NDIM>, LINE>(wave, count, [&](int64_t first, auto rows, int64_t n) {
+    bend<NDIM, HALF, rows>(wave, u + first * stride, n, uses(first));
   });
 }
 
@@ -182,10 +193,11 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
     mirror_ends(wave, product + row, count);
-    bends<NDIM, HALF>(wave, product + at, count, [&](int64_t first) {
+    bends<NDIM, HALF, false>(wave, product + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
       Pull<T, NDIM> use{after + from, bar + from, stride, {}};
-      for (int64_t r = first; r < count; ++r) use.share[r - first] = share_of(wave, number + r);
+      const int64_t last = std::min<int64_t>(count, first + kRows<NDIM>);
+      for (int64_t r = first; r < last; ++r) use.share[r - first] = share_of(wave, number + r);
       return use;
     });
     bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
@@ -243,9 +255,9 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
                                {after + from, picture + from, stride}};
     };
     if constexpr (WALKED && NDIM == 3) {
-      together<2>(count, [&](int64_t first, auto rows) {
+      each_line<NDIM, 2, kLine<NDIM>>(wave, count, [&](int64_t first, auto rows, int64_t n) {
         const int64_t from = at + first * stride;
-        bend_both<NDIM, HALF, rows>(wave, after + from, adjoint(first), p + from, walked(first));
+        bend_both<NDIM, HALF, rows>(wave, after + from, adjoint(first), p + from, walked(first), n);
       });
     } else {
       bends<NDIM, HALF>(wave, after + at, count, adjoint);
