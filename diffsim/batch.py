@@ -87,8 +87,25 @@ def _jvp(primals, tangents, **how):
     return jvp(partial(_apply, **how), primals, tangents)
 
 
+def _needed(used, *live_and_eqn):
+    """Which arguments some of the results need, and the equation for those alone.
+
+    Else a loop would keep what only derivatives that nobody asks for read.
+    """
+    eqn = live_and_eqn[-1]  # newer JAX (0.12) tells before it which arguments are alive
+    jaxpr = eqn.params["jaxpr"]
+    if not any(used) and not jaxpr.effects:
+        return [False] * len(eqn.invars), None
+    jaxpr, read = partial_eval.dce_jaxpr(jaxpr, used)
+    read = [True] * len(jaxpr.constvars) + read
+    invars = [var for var, needed in zip(eqn.invars, read, strict=True) if needed]
+    outvars = [var for var, needed in zip(eqn.outvars, used, strict=True) if needed]
+    return read, eqn.replace(invars=invars, outvars=outvars, params={"jaxpr": jaxpr})
+
+
 _one.def_impl(_apply)
 _one.def_effectful_abstract_eval(lambda *_, jaxpr: ([v.aval for v in jaxpr.outvars], jaxpr.effects))
 ad.primitive_jvps[_one] = _jvp
+partial_eval.dce_rules[_one] = _needed
 batching.fancy_primitive_batchers[_one] = _batch
 mlir.register_lowering(_one, mlir.lower_fun(_apply, multiple_results=True))

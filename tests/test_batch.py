@@ -132,3 +132,17 @@ def test_one_by_one_is_the_function_itself(axes):
         )
 
     assert_same(outcomes(one_by_one(bent)), outcomes(bent), rtol=1e-14)
+
+
+def test_what_nobody_needs_of_one_by_one_is_not_computed():
+    """Nor are the arguments that it alone reads: a loop would keep them for every step."""
+
+    @one_by_one
+    def both(x, y):
+        return 2 * x, jnp.sin(y)
+
+    def program(f):
+        return jax.jit(f).lower(1.0, 2.0).as_text()
+
+    assert "sine" in program(both)
+    assert "sine" not in program(lambda x, y: both(x, y)[0])
