@@ -149,7 +149,7 @@ ALONE void bend_rest(const Wave<T>& wave, const T* u, int64_t n, int64_t rest, c
   for (int r = 0; r < R; ++r) use(lanes, r, first, sums.of[r]);
 }
 
-// ∇²u of R rows, given to `use` in vectors.
+// ∇²u of R rows of n nodes, given to `use` in vectors.
 template <int NDIM, int HALF, int R, typename T, typename Use>
 inline void bend(const Wave<T>& wave, const T* u, int64_t n, const Use& use) {
   const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
@@ -169,8 +169,8 @@ inline void bend(const Wave<T>& wave, const T* u, int64_t n, const Use& use) {
 // The same of two fields side by side: where memory is what they wait for, they wait for more of it at
 // once, and what both use is there.
 template <int NDIM, int HALF, int R, typename T, typename Use, typename Other>
-ALONE void bend_both(const Wave<T>& wave, const T* u, const Use& use, const T* v,
-                     const Other& other, int64_t n) {
+ALONE void bend_both(const Wave<T>& wave, int64_t n, const T* u, const Use& use, const T* v,
+                     const Other& other) {
   const int64_t row = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   int64_t i = 0;
   if (n >= kWide<T>) {

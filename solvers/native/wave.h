@@ -10,7 +10,7 @@
 #include "margin.h"
 
 // The rows of a plane in groups: those that a layer of the axis before the last one adds to are one
-// group, its own thread's, and the others kRows each.
+// group, its own thread's, and the others kGroup each.
 template <int NDIM>
 struct Groups {
   int64_t n, low, high;  // rows; those of the layers at both ends
@@ -39,7 +39,7 @@ struct Groups {
 };
 
 // Rows of a field, shared out: layered(plane) before those that layers of the axis before the last
-// one add to, inner(row, number, count) for up to kRows rows without the halo. `row` is where the first
+// one add to, inner(row, number, count) for up to kGroup rows without the halo. `row` is where the first
 // one starts, `number` counts rows without the halo. What lies before and behind a row is its own
 // thread's, for the layers at its ends reach into it.
 template <typename T, int NDIM, typename Layered, typename Inner>
@@ -257,7 +257,7 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
     if constexpr (WALKED && NDIM == 3) {
       each_line<NDIM, 2, kLine<NDIM>>(wave, count, [&](int64_t first, auto rows, int64_t n) {
         const int64_t from = at + first * stride;
-        bend_both<NDIM, HALF, rows>(wave, after + from, adjoint(first), p + from, walked(first), n);
+        bend_both<NDIM, HALF, rows>(wave, n, after + from, adjoint(first), p + from, walked(first));
       });
     } else {
       bends<NDIM, HALF>(wave, after + at, count, adjoint);
