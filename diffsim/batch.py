@@ -46,9 +46,7 @@ def one_by_one(f: Callable[..., Any]) -> Callable[..., Any]:
 
     def call(*args):
         closed, out = jax.make_jaxpr(f, return_shape=True)(*args)
-        # JAX does not look for what is not needed in here
-        jaxpr, _ = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.out_avals), True)
-        leaves = _one.bind(*closed.consts, *jax.tree.leaves(args), jaxpr=jaxpr)
+        leaves = _one.bind(*closed.consts, *jax.tree.leaves(args), jaxpr=closed.jaxpr)
         return jax.tree.unflatten(jax.tree.structure(out), leaves)
 
     return call
