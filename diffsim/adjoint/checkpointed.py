@@ -20,11 +20,13 @@ from annotated_types import Gt
 from jax import lax
 
 from diffsim.adjoint import driven
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.plan import Plan, binomial, periodic
 from diffsim.adjoint.slices import in_turn, put, put_block, take, take_block
-from diffsim.adjoint.steps import SmoothStep, advance, differentiable_loop, keep_trail, run
+from diffsim.adjoint.smooth import SmoothStep
 from diffsim.adjoint.store.states import Device, Store
+from diffsim.adjoint.trail import advance, keep_trail, reverse_trail, run
 from diffsim.solver import frozen
 
 Count = Annotated[int, Gt(0)]
@@ -61,7 +63,7 @@ class Checkpointed(Adjoint):
             return driven.loop(step, plan, self.store, consts, carry, xs)
         step = step if suited.walk else step.replayed()
         forward, backward = partial(_forward, plan), partial(_backward, plan)
-        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        loop = DifferentiableLoop(step, partial(run, length), forward, backward, length)
         return loop(consts, carry, xs)
 
     def states(self, length):
@@ -165,7 +167,8 @@ def _backward(plan: Plan, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_ba
     slots, tail = kept
 
     def reverse(bars, trail, index, size):
-        return smooth.reverse(consts, xs, ys_bar, bars, trail, index * plan.block, size, scale)
+        start = index * plan.block
+        return reverse_trail(smooth, consts, xs, ys_bar, bars, trail, start, size, scale)
 
     def replay(index, carry, advance=advance):
         block_xs = take_block(xs, index * plan.block, plan.block)

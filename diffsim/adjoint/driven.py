@@ -21,10 +21,13 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.pieces import Backward, Forward, digest, like, no_results, plain
 from diffsim.adjoint.schedule.plan import Plan
-from diffsim.adjoint.steps import Leaves, SmoothStep, differentiable_loop, run
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.steps import Leaves
 from diffsim.adjoint.store.states import Disk, Host, States, Tiered
+from diffsim.adjoint.trail import run
 
 log = logging.getLogger(__name__)
 STRETCH = 16  # blocks that the forward sweep advances between two looks at the clock
@@ -35,7 +38,7 @@ def loop(step, plan: Plan, store: Host | Disk | Tiered, consts, carry, xs):
     gradient, only_run = _Gradient(plan, store), partial(run, plan.length)
     sweeps = gradient.forward, gradient.backward
     alone = replace(step, in_turn=False)  # with values, not with what traces a batch
-    looped = differentiable_loop(alone, only_run, *sweeps, plan.length)
+    looped = DifferentiableLoop(alone, only_run, *sweeps, plan.length)
     return looped(consts, carry, xs)
 
 

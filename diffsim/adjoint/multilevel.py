@@ -16,10 +16,12 @@ import jax.numpy as jnp
 from annotated_types import Gt
 from jax import lax
 
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.schedule.levels import Levels, multilevel
 from diffsim.adjoint.slices import put, take_block
-from diffsim.adjoint.steps import SmoothStep, advance, differentiable_loop, run
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.trail import advance, reverse_trail, run
 from diffsim.solver import frozen
 
 
@@ -44,7 +46,7 @@ class Multilevel(Adjoint):
     def loop(self, step, consts, carry, xs, length):
         plan = self.plan(length)
         forward, backward = partial(_forward, plan), partial(_backward, plan)
-        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        loop = DifferentiableLoop(step, partial(run, length), forward, backward, length)
         return loop(consts, carry, xs)
 
     def states(self, length):
@@ -86,7 +88,7 @@ def _backward(plan: Levels, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_
         """Consecutive stretches of a level, given the state before each."""
         count, stride = len(states[0]), plan.strides[level]
         if stride == 1:
-            return smooth.reverse(consts, xs, ys_bar, bars, states, start, count)
+            return reverse_trail(smooth, consts, xs, ys_bar, bars, states, start, count)
 
         def one(bars, stretch):
             index, state = stretch

@@ -18,9 +18,11 @@ from jax import lax
 
 from diffsim.adjoint.checkpointed import play
 from diffsim.adjoint.flat import lifted
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.schedule.online import binomials
 from diffsim.adjoint.slices import put, take
-from diffsim.adjoint.steps import SmoothStep, Step, differentiable_loop
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.steps import Step
 from diffsim.host import call, named
 from diffsim.solver import frozen
 
@@ -92,7 +94,7 @@ def while_loop(
         return goes_on(consts[: sizes[0]], carry[: sizes[1]])[0]
 
     loop = _Loop(more, max_steps, adjoint)
-    looped = differentiable_loop(step, loop.run, loop.forward, loop.backward)
+    looped = DifferentiableLoop(step, loop.run, loop.forward, loop.backward)
     return jax.tree.unflatten(tree, looped([jnp.asarray(c) for c in consts], carry, [])[0])
 
 

@@ -17,7 +17,9 @@ from jax import lax
 
 from diffsim.adjoint.schedule.plan import Plan
 from diffsim.adjoint.slices import put, put_block, take_block
-from diffsim.adjoint.steps import Leaves, SmoothStep, advance
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.steps import Leaves
+from diffsim.adjoint.trail import advance, reverse_trail
 
 KNOWN = 32  # programs that a process remembers
 _known: dict[str, Callable] = {}
@@ -91,7 +93,8 @@ class Backward(NamedTuple):
             return lax.scan(one, (states, carry), inputs, unroll=smooth.step.unroll)[0][0]
 
         def reverse(size, consts, xs, ys_bar, bars, states, index):
-            return smooth.reverse(consts, xs, ys_bar, bars, states, index * plan.block, size)
+            start = index * plan.block
+            return reverse_trail(smooth, consts, xs, ys_bar, bars, states, start, size)
 
         def states(size):
             return [jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype) for leaf in carry]

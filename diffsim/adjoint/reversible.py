@@ -20,10 +20,12 @@ from jax import lax
 from pydantic import AllowInfNan
 
 from diffsim.adjoint import growth
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.slices import in_turn, put, take
-from diffsim.adjoint.steps import SmoothStep, differentiable_loop, run
+from diffsim.adjoint.smooth import SmoothStep
 from diffsim.adjoint.stretches import piling, stretches
+from diffsim.adjoint.trail import run
 from diffsim.host import call, named
 from diffsim.solver import frozen
 
@@ -66,7 +68,7 @@ class Reversible(Adjoint):
                 "Revolve(checkpoints=…)"
             )
         forward, backward = partial(_forward, self, length), partial(_backward, self, length)
-        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        loop = DifferentiableLoop(step, partial(run, length), forward, backward, length)
         return loop(consts, carry, xs)
 
     def states(self, length):

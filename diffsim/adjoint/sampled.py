@@ -17,10 +17,13 @@ from annotated_types import Gt
 from jax import lax
 
 from diffsim.adjoint import growth
+from diffsim.adjoint.loop import DifferentiableLoop
 from diffsim.adjoint.scan import Adjoint
 from diffsim.adjoint.slices import in_turn, put, take
-from diffsim.adjoint.steps import Leaves, SmoothStep, Split, Step, differentiable_loop, run
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.steps import Leaves, Split, Step
 from diffsim.adjoint.stretches import piling, stretches
+from diffsim.adjoint.trail import run
 from diffsim.linear import inexact, varying
 from diffsim.solver import ImagingSolver, Record, Remark, Solver, frozen
 
@@ -65,7 +68,7 @@ class Sampled(Adjoint):
                 "state. Give simulate an ImagingSolver, or use Revolve(checkpoints=…)"
             )
         forward, backward = partial(_forward, self, length), partial(_backward, self, length)
-        loop = differentiable_loop(step, partial(run, length), forward, backward, length)
+        loop = DifferentiableLoop(step, partial(run, length), forward, backward, length)
         return loop(consts, carry, xs)
 
     def states(self, length):

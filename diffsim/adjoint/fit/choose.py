@@ -16,7 +16,8 @@ from diffsim.adjoint.fit.forecast import Forecast, basis_of, forecast, strategie
 from diffsim.adjoint.fit.outside import outside
 from diffsim.adjoint.fit.trial import Loop, planned_bytes
 from diffsim.adjoint.scan import Adjoint, StoreAll
-from diffsim.adjoint.steps import Split, run
+from diffsim.adjoint.steps import Split
+from diffsim.adjoint.trail import run
 from diffsim.solver import frozen
 
 log = logging.getLogger(__name__)

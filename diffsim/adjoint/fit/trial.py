@@ -19,7 +19,9 @@ from jax import lax
 from jax.interpreters import partial_eval
 
 from diffsim.adjoint.scan import Adjoint
-from diffsim.adjoint.steps import Leaves, SmoothStep, Split, Step, advance, run
+from diffsim.adjoint.smooth import SmoothStep
+from diffsim.adjoint.steps import Leaves, Split, Step
+from diffsim.adjoint.trail import advance, run
 from diffsim.linear import inexact
 
 ROUNDS, PATIENCE = 5, 0.5  # a program is timed so often, or until so many seconds have passed
