@@ -10,8 +10,8 @@ import time
 
 from tqdm import tqdm
 
+from diffsim.body import TICK
 from diffsim.host import named
-from diffsim.simulate import TICK
 
 log = logging.getLogger(__name__)
 PAUSE = 5.0  # s between two lines

@@ -27,7 +27,7 @@ from timing import machine
 
 import diffsim
 from diffsim import Grid, Periodic, Reversible, Revolve, StoreAll
-from diffsim.simulate import step_of
+from diffsim.body import step_of
 from solvers.shallow_water import ShallowWater, ShallowWaterParams, Wall
 from solvers.wave import Absorbing, Free, Wave, WaveForcing, WaveParams
 

@@ -2,7 +2,7 @@
 
 import equinox.internal as eqxi
 
-from diffsim.simulate import step_of
+from diffsim.body import step_of
 from peers.with_diffsim import runs, shot
 
 VARIANTS = {"22 checkpoints": 22}
