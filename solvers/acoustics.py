@@ -9,7 +9,7 @@ import numpy as np
 
 from diffsim.grid import Grid
 from diffsim.solver import Quantity, Remark, Sampler
-from solvers import constant_density, off_grid, stencil
+from solvers import off_grid, stencil
 from solvers.faces import Frame
 
 
@@ -73,11 +73,24 @@ def series(frame: Frame, points: off_grid.Points | None, forcing_n: WaveForcing)
     return given if copies == 1 else jnp.repeat(given, copies)
 
 
-def shot(frame: Frame, points, forcing_n, dtype) -> constant_density.Shot | None:
+class Shot(NamedTuple):
+    """What sources add to the next field: ``values`` [source], spread by ``points``."""
+
+    points: off_grid.Points
+    values: jax.Array
+
+
+def shot(frame: Frame, points, forcing_n, dtype) -> Shot | None:
     """What the sources add in a step; None if nothing drives it."""
     if forcing_n is None:
         return None
-    return constant_density.Shot(points, series(frame, points, forcing_n).astype(dtype))
+    return Shot(points, series(frame, points, forcing_n).astype(dtype))
+
+
+def fed(frame: Frame, field, shot: Shot | None):
+    """A field with a shot, and images; XLA would merge a shot in a field that a stencil reads into
+    the stencil."""
+    return frame.mirror(field if shot is None else off_grid.put(field, *shot))
 
 
 def sources_bar(frame: Frame, points: off_grid.Points | None, forcing_n, felt):

@@ -7,21 +7,14 @@ scaled adjoint field has no meaning.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from solvers import layers, native, off_grid, stencil
+from solvers import acoustics, layers, native, off_grid, stencil
+from solvers.acoustics import Shot
 from solvers.faces import Frame
-
-
-class Shot(NamedTuple):
-    """What sources add to the next field: ``values`` [source], spread by ``points``."""
-
-    points: off_grid.Points
-    values: jax.Array
 
 
 def advance(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None):
@@ -98,12 +91,7 @@ def _leap(frame, kappa, p, other, gains, shot):
     # the other field at its full shape lets XLA write the new field over it
     new = stencil.materialise(2 * p - other + kappa * curvature)
     new = layers.add(frame, new, gains, scale=kappa)
-    return _fed(frame, new, shot)
-
-
-def _fed(frame, new, shot):
-    """With the shot and images; XLA would merge a shot in ``other`` into the stencil."""
-    return frame.mirror(new if shot is None else off_grid.put(new, *shot))
+    return acoustics.fed(frame, new, shot)
 
 
 def _transpose(frame, dt, kappa, p, memory, points, new_bar, p_bar, memory_bar):
@@ -138,7 +126,7 @@ def _retrace(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total
     gains, memory = layers.unabsorb(frame, dt, p, memory)
     curvature = stencil.laplacian(p, frame.order, frame.grid.spacing)
     curvature = layers.add(frame, stencil.materialise(curvature), gains)
-    old = _fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
+    old = acoustics.fed(frame, stencil.materialise(2 * p - new + kappa * curvature), shot)
     w, new_w, *rest = _adjoin(frame, dt, kappa, shot and shot.points, new_w, w, memory_bar)
     return old, memory, total + new_w * curvature, w, new_w, *rest
 

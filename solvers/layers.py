@@ -108,6 +108,14 @@ def silent(frame: Frame, dtype):
     return tuple(memory)
 
 
+def weigh(frame: Frame, memory, factor: float):
+    """A layer's memory, or cotangents of it, with what lies on rigid walls times a factor."""
+    return tuple(
+        (frame.weigh(psi, factor, axis), frame.weigh(zeta, factor, axis))
+        for (axis, *_), (psi, zeta) in zip(frame.layers, memory, strict=True)
+    )
+
+
 def profiles(frame: Frame, dt: float, shift: float = 0.0) -> list[Profile]:
     """The damping of each layer, in the direction of its axis."""
     found = []

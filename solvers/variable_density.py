@@ -1,10 +1,65 @@
-"""What a varying density is to the wave equation: buoyancy, and how large a step may be."""
+"""A leapfrog step where the density varies, ``p' = 2 p - p° + κ ∇·(1/ρ ∇p)``, its way back and its
+transpose; the buoyancy 1/ρ that they take, and how large a step may be."""
+
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from solvers import off_grid, stencil
+from solvers import acoustics, divergence, layers, off_grid, stencil
+from solvers.acoustics import Shot
 from solvers.faces import Absorbing, Frame, Free, Rigid
+
+
+def advance(frame: Frame, dt: float, kappa, buoyancy, p, previous, memory, shot: Shot | None):
+    """The next field, and the layers' memory."""
+    flux, memory = divergence.absorb(frame, dt, buoyancy, p, memory)
+    return acoustics.fed(frame, _leap(frame, kappa, p, previous, flux, memory), shot), memory
+
+
+def undo(frame: Frame, dt: float, kappa, buoyancy, p, new, memory, shot: Shot | None):
+    """The field before ``p``, and the memory of then: the layers' gains follow from their memory
+    after the step."""
+    flux, before = divergence.unabsorb(frame, dt, buoyancy, p, memory)
+    return acoustics.fed(frame, _leap(frame, kappa, p, new, flux, memory), shot), before
+
+
+def _leap(frame, kappa, p, other, flux, memory):
+    """``2 p - other + κ (∇·flux + ζ)`` with the layers' memory after the step."""
+    new = stencil.materialise(2 * p - other + kappa * divergence.divergence(frame, flux))
+    return layers.add(frame, new, [zeta for _, zeta in memory], scale=kappa)
+
+
+def transpose(
+    frame: Frame, dt: float, kappa, buoyancy, p, memory, points, new_bar, p_bar, memory_bar
+):
+    """The cotangents of `advance`'s arguments from those of what it returns.
+
+    Those of κ and of the buoyancy are products with the field: None if that, ``p``, is None.
+
+    Returns:
+        the cotangents of κ, p, p° and the memory, what the sources' windows see of the adjoint
+        field, and the cotangent of the buoyancy.
+    """
+    new_bar = frame.unmirror(new_bar)
+    images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
+    flux: Any = None
+    kappa_bar: Any = None
+    if p is not None:
+        flux, after = divergence.absorb(frame, dt, buoyancy, p, memory)
+        kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
+        kappa_bar = layers.add(frame, kappa_bar, [zeta for _, zeta in after], scale=new_bar)
+    memory_bar = layers.weigh(frame, memory_bar, 2)
+    bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
+        frame, dt, buoyancy, images, memory_bar, flux
+    )
+    total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
+    p_bar = divergence.with_halo_of(frame, p_bar, total)
+    felt = None if points is None else off_grid.windows(new_bar, points)
+    if buoyancy_bar is not None:
+        buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
+    memory_bar = layers.weigh(frame, memory_bar, 0.5)
+    return kappa_bar, p_bar, -new_bar, memory_bar, felt, buoyancy_bar
 
 
 def buoyancy(frame: Frame, density) -> tuple:

@@ -148,34 +148,17 @@ class Wave(RetracingSolver, ImagingSolver):
 
     def step(self, coefficients, state, forcing_n):
         p, previous, memory = state
-        frame, dt, kappa, buoyancy = self.frame, self.dt, coefficients.kappa, coefficients.buoyancy
+        frame, dt, (kappa, _, buoyancy) = self.frame, self.dt, coefficients
+        args = p, previous, memory, self._shot(coefficients, forcing_n)
         if buoyancy is None:
-            shot = self._shot(coefficients, forcing_n)
-            new, memory = constant_density.advance(frame, dt, kappa, p, previous, memory, shot)
-            return WaveState(new, p, memory)
-        flux, memory = divergence.absorb(frame, dt, buoyancy, p, memory)
-        new = self._leap_over(kappa, p, previous, flux, memory)
-        return WaveState(self._fed(coefficients, new, forcing_n), p, memory)
-
-    def _fed(self, coefficients, field, forcing_n):
-        """A field with what the sources add and its images, where the density varies.
-
-        XLA would merge sources in the field that a stencil reads into the stencil.
-        """
-        if forcing_n is not None:
-            series = acoustics.series(self.frame, coefficients.sources, forcing_n)
-            field = off_grid.put(field, coefficients.sources, series)
-        return self.frame.mirror(field)
+            new, memory = constant_density.advance(frame, dt, kappa, *args)
+        else:
+            new, memory = variable_density.advance(frame, dt, kappa, buoyancy, *args)
+        return WaveState(new, p, memory)
 
     def _shot(self, coefficients, forcing_n):
         dtype = coefficients.kappa.dtype
         return acoustics.shot(self.frame, coefficients.sources, forcing_n, dtype)
-
-    def _leap_over(self, kappa, p, previous, flux, memory):
-        """``2 p - previous + κ (∇·flux + ζ)`` with the layers' memory after the step."""
-        bend = divergence.divergence(self.frame, flux)
-        new = stencil.materialise(2 * p - previous + kappa * bend)
-        return layers.add(self.frame, new, [zeta for _, zeta in memory], scale=kappa)
 
     @property
     def steps_back(self):
@@ -202,19 +185,19 @@ class Wave(RetracingSolver, ImagingSolver):
             return state_bar
         p_bar, previous_bar, memory_bar = state_bar
         p_bar, previous_bar = (scale * self.frame.unmirror(v) for v in (p_bar, previous_bar))
-        return WaveState(p_bar, -previous_bar, self._weigh(memory_bar, 2))
+        return WaveState(p_bar, -previous_bar, layers.weigh(self.frame, memory_bar, 2))
 
     def unscaled(self, scale, state_bar, total):
         if scale is None:
             return state_bar, total
         p_bar, previous_bar, memory_bar = state_bar
-        per_scale, memory_bar = _per(scale), self._weigh(memory_bar, 0.5)
+        per_scale, memory_bar = _per(scale), layers.weigh(self.frame, memory_bar, 0.5)
         state_bar = WaveState(per_scale * p_bar, -per_scale * previous_bar, memory_bar)
         return state_bar, total._replace(kappa=per_scale * total.kappa)
 
     def retrace(self, coefficients, new, forcing_n, new_bar, total, scale):
         if coefficients.buoyancy is not None:
-            state = self._unstep(coefficients, new, forcing_n)
+            state = self._undone(coefficients, new, forcing_n)
             more, *bars = self.pullback(coefficients, state, forcing_n, new_bar)
             return state, added(total, more), *bars
         after, p, memory = new
@@ -229,13 +212,15 @@ class Wave(RetracingSolver, ImagingSolver):
         sources_bar = added(total.sources, more.sources)
         return WaveState(p, old, memory), more._replace(sources=sources_bar), *bars
 
-    def _unstep(self, coefficients, new, forcing_n):
-        """The leapfrog backwards; the layers' gains follow from their memory after the step."""
+    def _undone(self, coefficients, new, forcing_n):
+        """The state before a step where the density varies."""
         after, p, memory = new
         kappa, _, buoyancy = coefficients
-        fluxes, before = divergence.unabsorb(self.frame, self.dt, buoyancy, p, memory)
-        old = self._leap_over(kappa, p, after, fluxes, memory)
-        return WaveState(p, self._fed(coefficients, old, forcing_n), before)
+        shot = self._shot(coefficients, forcing_n)
+        old, memory = variable_density.undo(
+            self.frame, self.dt, kappa, buoyancy, p, after, memory, shot
+        )
+        return WaveState(p, old, memory)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
         if coefficients.buoyancy is not None:
@@ -246,6 +231,16 @@ class Wave(RetracingSolver, ImagingSolver):
             self.frame, self.dt, coefficients.kappa, p, memory, points, *state_bar
         )
         return self._bars(coefficients, forcing_n, *bars)
+
+    def _pullback_over(self, coefficients, state, forcing_n, state_bar):
+        """`pullback` where the density varies; `blind` if the state is None."""
+        kappa, points, buoyancy = coefficients
+        p, memory = (None, None) if state is None else (state.pressure, state.memory)
+        *bars, buoyancy_bar = variable_density.transpose(
+            self.frame, self.dt, kappa, buoyancy, p, memory, points, *state_bar
+        )
+        more, *bars = self._bars(coefficients, forcing_n, *bars)
+        return more._replace(buoyancy=buoyancy_bar), *bars
 
     def expose(self, coefficients, state, forcing_n):
         """The step, and the field's curvature ``∇²p + gains`` as it was added there: in float32 its
@@ -285,46 +280,6 @@ class Wave(RetracingSolver, ImagingSolver):
         )
         coefficients_bar = WaveCoefficients(kappa_bar, sources_bar)
         return coefficients_bar, WaveState(p_bar, previous_bar, memory_bar), forcing_bar
-
-    def _pullback_over(self, coefficients, state, forcing_n, state_bar):
-        """`pullback` where the density varies: the same, of ``κ ∇·(1/ρ ∇p)``.
-
-        `blind` if the state is None.
-        """
-        frame, (kappa, _, buoyancy) = self.frame, coefficients
-        new_bar, p_bar, memory_bar = state_bar
-        new_bar = frame.unmirror(new_bar)
-        images = frame.mirror(frame.weigh(stencil.materialise(kappa * new_bar), 2))
-        memory_bar = self._weigh(memory_bar, 2)
-        flux: Any = None
-        kappa_bar: Any = None
-        if state is not None:
-            flux, after = divergence.absorb(frame, self.dt, buoyancy, state.pressure, state.memory)
-            kappa_bar = stencil.materialise(new_bar * divergence.divergence(frame, flux))
-            gains = [zeta for _, zeta in after]
-            kappa_bar = layers.add(frame, kappa_bar, gains, scale=new_bar)
-        bend_bar, memory_bar, buoyancy_bar = divergence.transpose(
-            frame, self.dt, buoyancy, images, memory_bar, flux
-        )
-        total = stencil.materialise(p_bar + 2 * new_bar + frame.weigh(bend_bar, 0.5))
-        p_bar = divergence.with_halo_of(frame, p_bar, total)
-        sources = coefficients.sources
-        felt = None if sources is None else off_grid.windows(new_bar, sources)
-        sources_bar, forcing_bar = acoustics.sources_bar(
-            self.frame, coefficients.sources, forcing_n, felt
-        )
-        if buoyancy_bar is not None:
-            buoyancy_bar = tuple(frame.weigh(v, 0.5, axis) for axis, v in enumerate(buoyancy_bar))
-        coefficients_bar = WaveCoefficients(kappa_bar, sources_bar, buoyancy_bar)
-        state_bar = WaveState(p_bar, -new_bar, self._weigh(memory_bar, 0.5))
-        return coefficients_bar, state_bar, forcing_bar
-
-    def _weigh(self, memory, factor):
-        frame = self.frame
-        return tuple(
-            (frame.weigh(psi, factor, axis), frame.weigh(zeta, factor, axis))
-            for (axis, *_), (psi, zeta) in zip(frame.layers, memory, strict=True)
-        )
 
     def spectrum(self, forcing):
         """The loudest source's at each frequency; that of an initial field is not known."""

@@ -14,7 +14,7 @@ import pytest
 
 from diffsim import Reversible, Revolve, simulate
 from diffsim.grid import Grid
-from solvers import constant_density, layers, native, off_grid
+from solvers import acoustics, constant_density, layers, native, off_grid
 from solvers.faces import Absorbing, Frame, Free, Periodic, Rigid
 from solvers.wave import Wave, WaveForcing, WaveParams
 
@@ -65,7 +65,7 @@ class Problem:
         start[-1] = start[0]
         weights = self.noise(np.empty((sources, *[window] * len(starts))))
         points = off_grid.Points(jnp.asarray(start), weights)
-        return constant_density.Shot(points, self.noise(np.empty(sources)))
+        return acoustics.Shot(points, self.noise(np.empty(sources)))
 
     @property
     def arrays(self):
