@@ -2,7 +2,8 @@
 // a few places at a time, so that each value is loaded once for all places that see it. This file is
 // included as wave.h is.
 
-constexpr int64_t kLanes = 256;  // lines that cross a layer together
+constexpr int64_t kLanes = 256;  // lines that cross a layer together, of one row
+constexpr int64_t kBunch = 2048;  // of several
 constexpr int kPlaces = VECTOR == 64 ? 4 : 2;  // at a time: as many as registers hold
 
 // Room for so many values of a thread, whole vectors from its start on.
@@ -17,7 +18,16 @@ T* aside(int64_t size) {
 
 struct Lines {
   int64_t field, memory;  // from a place to the next one, in the field and in the layer's memory
-  int64_t count;
+  int64_t count;  // in a row
+  int64_t rows = 1, row = 0;  // whole ones; from one to the next in the field. Memory has no gaps
+
+  // work(at, l, m) for all of them, a vector at a time: lines from l on in the field, m in memory.
+  template <typename T, typename Work>
+  INLINED void each(const Work& work) const {
+    for (int64_t r = 0; r < rows; ++r) {
+      along<T>(count, [&](const auto& at, int64_t i) { work(at, r * row + i, r * count + i); });
+    }
+  }
 };
 
 // A recursion at P places from `first` on; beyond the layer it finds and leaves zeros in `none`.
@@ -44,12 +54,13 @@ struct Crossing {
   const Wave<T>& wave;
   const Layer<T>& layer;
   const Lines& lines;
-  T* const room = aside<T>((1 + 3 * HALF) * kLanes);
+  const int64_t width = (lines.rows * lines.count + kWide<T> - 1) / kWide<T> * kWide<T>;
+  T* const room = aside<T>((1 + 3 * HALF) * width);
   const Root<T> root{wave, layer};
 
   Crossing(const Wave<T>& wave_, const Layer<T>& layer_, const Lines& lines_)
       : wave(wave_), layer(layer_), lines(lines_) {
-    std::fill(room, room + (1 + 3 * HALF) * kLanes, T(0));
+    std::fill(room, room + (1 + 3 * HALF) * width, T(0));
   }
   template <int P>
   Recursions<T, P> halves(T* psi, int64_t s) const {
@@ -61,7 +72,7 @@ struct Crossing {
     return {layer.node, layer.width + 1, j, zeta, lines.memory, room};
   }
   // What the places before have found.
-  T* found(int n) const { return room + (1 + n) * kLanes; }
+  T* found(int n) const { return room + (1 + n) * width; }
 };
 
 // A value that no place before this one has seen. The next ones of its line are fetched: a layer's
@@ -82,27 +93,27 @@ ALONE void absorb_places(const Crossing<HALF, T>& crossing, int64_t s, const T* 
   const auto nodes = crossing.template nodes<NODES ? P : 1>(zeta, NODES ? s - HALF : 0);
   const auto to = moved(targets, from);
   const T over = crossing.wave.over[crossing.layer.axis], *seen = p + from;
-  along<T>(lines.count, [&, root = crossing.root](auto at, int64_t l) {
+  lines.template each<T>([&, root = crossing.root](auto at, int64_t l, int64_t m) {
     using V = decltype(at(p, l));
     V value[P + HALF], psis[HALF + P], sums[HALF + P];
 #pragma GCC unroll 8
     for (int k = 0; k < P + HALF; ++k) value[k] = fresh(at, seen + k * next, l);
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      psis[k] = at(crossing.found(2 * k), l), sums[k] = at(crossing.found(2 * k + 1), l);
+      psis[k] = at(crossing.found(2 * k), m), sums[k] = at(crossing.found(2 * k + 1), m);
     }
 #pragma GCC unroll 8
     for (int q = 0; q < P; ++q) {
       const V slope = weighted<HALF>(root.outwards, [&](int k) { return value[q + k]; });
       const auto [psi, left] = remember<LEAVE>(halves.a[q], halves.b[q], halves.per_b[q],
-                                               fresh(at, halves.memory[q], l), slope);
-      if (LEAVE != Leave::kSame) at.put(halves.memory[q], l, left);
+                                               fresh(at, halves.memory[q], m), slope);
+      if (LEAVE != Leave::kSame) at.put(halves.memory[q], m, left);
       psis[HALF + q] = psi, sums[HALF + q] = slope + psi;
     }
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      at.put(crossing.found(2 * k), l, psis[P + k]);
-      at.put(crossing.found(2 * k + 1), l, sums[P + k]);
+      at.put(crossing.found(2 * k), m, psis[P + k]);
+      at.put(crossing.found(2 * k + 1), m, sums[P + k]);
     }
     if constexpr (!NODES) return;
 #pragma GCC unroll 8
@@ -110,8 +121,8 @@ ALONE void absorb_places(const Crossing<HALF, T>& crossing, int64_t s, const T* 
       const V change = weighted<HALF>(root.inwards, [&](int k) { return psis[q + k]; });
       const V bend = weighted<HALF>(root.inwards, [&](int k) { return sums[q + k]; });
       const auto [zeta, left] = remember<LEAVE>(nodes.a[q], nodes.b[q], nodes.per_b[q],
-                                                fresh(at, nodes.memory[q], l), bend);
-      if (LEAVE != Leave::kSame) at.put(nodes.memory[q], l, left);
+                                                fresh(at, nodes.memory[q], m), bend);
+      if (LEAVE != Leave::kSame) at.put(nodes.memory[q], m, left);
       const V gain = over * (change + zeta);
       for (const Target<T>& one : to) {
         const T* scale = one.scale + q * next;
@@ -152,13 +163,13 @@ ALONE void transpose_places(const Crossing<HALF, T>& crossing, int64_t s, const 
   const T over = crossing.wave.over[crossing.layer.axis];
   const T *kappa_s = kappa + s * next, *after_s = after + s * next, *kappa_to = kappa_s - HALF * next;
   T* to = bar + (s - HALF) * next;
-  along<T>(lines.count, [&, root = crossing.root](auto at, int64_t l) {
+  lines.template each<T>([&, root = crossing.root](auto at, int64_t l, int64_t m) {
     using V = decltype(at(after, l));
     V bends[HALF + P], changes[HALF + P], slopes[HALF + P];
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      bends[k] = at(crossing.found(3 * k), l), changes[k] = at(crossing.found(3 * k + 1), l);
-      slopes[k] = at(crossing.found(3 * k + 2), l);
+      bends[k] = at(crossing.found(3 * k), m), changes[k] = at(crossing.found(3 * k + 1), m);
+      slopes[k] = at(crossing.found(3 * k + 2), m);
     }
 #pragma GCC unroll 8
     for (int q = 0; q < P; ++q) {
@@ -166,23 +177,23 @@ ALONE void transpose_places(const Crossing<HALF, T>& crossing, int64_t s, const 
       if constexpr (!NODES) continue;
       V gain = over * nodes.within[q] * fresh(at, after_s + q * next, l);
       if (!SCALED) gain *= fresh(at, kappa_s + q * next, l);
-      const V zeta = fresh(at, nodes.memory[q], l) + gain;
-      at.put(nodes.memory[q], l, nodes.b[q] * zeta);
+      const V zeta = fresh(at, nodes.memory[q], m) + gain;
+      at.put(nodes.memory[q], m, nodes.b[q] * zeta);
       bends[HALF + q] = nodes.a[q] * zeta, changes[HALF + q] = gain + bends[HALF + q];
     }
 #pragma GCC unroll 8
     for (int q = 0; q < P; ++q) {
-      const V psi = fresh(at, halves.memory[q], l) -
+      const V psi = fresh(at, halves.memory[q], m) -
                     weighted<HALF>(root.outwards, [&](int k) { return changes[q + k]; });
-      at.put(halves.memory[q], l, halves.b[q] * psi);
+      at.put(halves.memory[q], m, halves.b[q] * psi);
       slopes[HALF + q] =
           weighted<HALF>(root.outwards, [&](int k) { return bends[q + k]; }) - halves.a[q] * psi;
     }
 #pragma GCC unroll 8
     for (int k = 0; k < HALF; ++k) {
-      at.put(crossing.found(3 * k), l, bends[P + k]);
-      at.put(crossing.found(3 * k + 1), l, changes[P + k]);
-      at.put(crossing.found(3 * k + 2), l, slopes[P + k]);
+      at.put(crossing.found(3 * k), m, bends[P + k]);
+      at.put(crossing.found(3 * k + 1), m, changes[P + k]);
+      at.put(crossing.found(3 * k + 2), m, slopes[P + k]);
     }
     if constexpr (!REACHED) return;
 #pragma GCC unroll 8
@@ -232,10 +243,12 @@ int64_t sheets(const Wave<T>& wave, int axis) {
   return wave.ndim == 3 ? wave.n[1 - axis] : 1;
 }
 
-// work(layer, lines, start) for a piece of the lines across the layers of a leading axis. Those at
-// both ends of a line are one thread's: on a small grid their gains overlap.
+// work(layer, lines, start) for a piece of the lines across the layers of a leading axis; of so many
+// sheets, if its lines lie side by side in them. Those at both ends of a line are one thread's: on a
+// small grid their gains overlap.
 template <typename T, typename Work>
-void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const Work& work) {
+void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const Work& work,
+            int64_t sheets = 1) {
   const int64_t n = wave.n[wave.last()], count = pieces(wave);
   const int64_t vectors = (n + kWide<T> - 1) / kWide<T>;
   const int64_t x = vectors * piece / count * kWide<T>;
@@ -243,7 +256,8 @@ void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const W
   const bool inner = wave.ndim == 3 && axis == 0;  // its lines lie side by side in each sheet
   for (const auto& layer : wave.layers) {
     if (layer.axis != axis) continue;
-    const Lines lines{wave.stride[axis], inner ? wave.n[1] * n : n, end - x};
+    const int64_t next = inner ? wave.stride[1] : 0;
+    const Lines lines{wave.stride[axis], inner ? wave.n[1] * n : n, end - x, sheets, next};
     Start start{layer.first * wave.stride[axis] + wave.half + x, x, x};
     if (wave.ndim == 3) start.field += (wave.half + sheet) * wave.stride[1 - axis];
     start.psi += sheet * n * (inner ? 1 : layer.width + 2);
@@ -252,14 +266,18 @@ void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const W
   }
 }
 
-// `across` for the first of three axes, shared out.
+// `across` for the first of three axes, shared out. Several short rows cross together: a place of one alone
+// ends before a processor has foreseen its streams.
 template <typename T, typename Work>
 void across_planes(Threads& threads, const Wave<T>& wave, const Work& work) {
   bool any = false;
   for (const auto& layer : wave.layers) any |= layer.axis == 0;
   if (!any) return;
   const int64_t count = pieces(wave);
+  const int64_t most = count > 1 ? 1 : std::max<int64_t>(1, kBunch / wave.n[wave.last()]);
   threads.share(sheets(wave, 0) * count, 1, [&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; ++i) across(wave, 0, i / count, i % count, work);
+    for (int64_t i = first; i < end; i += most) {
+      across(wave, 0, i / count, i % count, work, std::min(most, end - i));
+    }
   });
 }
