@@ -162,18 +162,24 @@ class Body(NamedTuple):
             state, sums, bar = walk
         return state, whole(sums), bar, x_bar
 
-    def expose(self, state, inputs):
+    def expose(self, coefficients, state, inputs, exposures, place):
         """Forth, and what images of the step need, by `ImagingSolver.expose`."""
         n, forcing_n = inputs
         self._beat(n)
-        return self.solver.expose(self.coefficients, state, forcing_n)
+        return self.solver.expose(coefficients, state, forcing_n, exposures, place)
 
-    def blind(self, inputs, bar, scale, exposure):
+    def blind(self, coefficients, inputs, bar, scale):
         """The transpose alone, by `ImagingSolver.blind`."""
         n, forcing_n = inputs
         self._beat(n)
-        args = self.coefficients, forcing_n, bar, scale, exposure
-        total, bar, forcing_bar = self.solver.blind(*args)
+        total, bar, forcing_bar = self.solver.blind(coefficients, forcing_n, bar, scale)
+        return total, bar, (None, forcing_bar)
+
+    def image(self, coefficients, inputs, bar, scale, *image):
+        """The transpose, and what an exposure adds to the images, by `ImagingSolver.image`."""
+        n, forcing_n = inputs
+        self._beat(n)
+        total, bar, forcing_bar = self.solver.image(coefficients, forcing_n, bar, scale, *image)
         return total, bar, (None, forcing_bar)
 
 
@@ -190,7 +196,8 @@ def observed(body, observe, adjoint):
 
     if retraces:
         images = isinstance(solver, ImagingSolver) and isinstance(adjoint, Sampled | Fit)
-        blind = Blind(body.expose, body.blind) if images and body.every == 1 else None
+        maps = solver.exposures, body.expose, body.blind, body.image
+        blind = Blind(*maps) if images and body.every == 1 else None
         back = body.retrace, body.coefficients, body.restarts, body.scaling
         return Retraceable(body.forth, body.trace, look, *back, blind)
     if isinstance(adjoint, Reversible) and not undoes:

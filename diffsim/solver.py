@@ -237,22 +237,43 @@ class ImagingSolver(AdjointSolver):
     """
 
     @abstractmethod
-    def expose(self, coefficients: Record, state: Record, forcing_n: Record) -> tuple[Record, Any]:
-        """`step`, and what its images ask for: any pytree of arrays."""
+    def exposures(self, coefficients: Record, state: Record, count: int) -> Any:
+        """Room for what `expose` finds in so many steps: any pytree of arrays ``[count, …]``."""
+
+    @abstractmethod
+    def expose(
+        self,
+        coefficients: Record,
+        state: Record,
+        forcing_n: Record,
+        exposures: Any,
+        place: jax.Array,
+    ) -> tuple[Record, Any]:
+        """`step`, and the exposures with what images of it ask for at ``place``."""
 
     @abstractmethod
     def blind(
+        self, coefficients: Record, forcing_n: Record, state_bar: Record, scale: Any
+    ) -> tuple[Record, Record, Record]:
+        """`pullback` where the state is not known: None for the coefficients that are imaged.
+
+        The cotangents of the state are as `scaled` makes them.
+        """
+
+    @abstractmethod
+    def image(
         self,
         coefficients: Record,
         forcing_n: Record,
         state_bar: Record,
         scale: Any,
-        exposure: Any = None,
+        exposures: Any,
+        place: jax.Array,
+        count: int,
+        total: Record,
     ) -> tuple[Record, Record, Record]:
-        """`pullback` where the state is not known, but what `expose` gave, or not even that: None
-        for the coefficients that are imaged.
-
-        The cotangents of the state and of those coefficients are as `scaled` makes them.
+        """`blind`, and for the coefficients that are imaged their cotangents in ``total`` with
+        ``count`` times what the step adds by its exposure at ``place``, as `scaled` makes them.
         """
 
     @abstractmethod

@@ -22,6 +22,26 @@ def advance(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | No
     return _twin(_advance, _advance_compiled, frame, dt)(kappa, p, previous, memory, shot)
 
 
+def exposures(kappa, count: int):
+    """Room for so many curvatures of fields, whatever is in it."""
+
+    def unfilled(like):
+        room = jax.ShapeDtypeStruct((count, *like.shape), like.dtype)
+        return native.call("unfilled", [room], {}, [])[0]
+
+    return native.twin(lambda like: jnp.zeros((count, *like.shape), like.dtype), unfilled)(kappa)
+
+
+def expose(frame: Frame, dt: float, kappa, p, previous, memory, shot: Shot | None, exposed, place):
+    """`advance`, and the curvature ``C = ∇²p + gains`` at its place among those of other steps.
+
+    Returns:
+        the next field, the layers' memory, and all the curvatures.
+    """
+    sweeps = _twin(_expose, _expose_compiled, frame, dt)
+    return sweeps(kappa, p, previous, memory, shot, exposed, place)
+
+
 def transpose(frame: Frame, dt: float, kappa, p, memory, points, new_bar, p_bar, memory_bar):
     """The cotangents of `advance`'s arguments from those of what it returns.
 
@@ -59,6 +79,15 @@ def adjoin(frame: Frame, dt: float, kappa, points, new_w, w, memory_bar):
     return sweeps(kappa, points, new_w, w, memory_bar)
 
 
+def image(
+    frame: Frame, dt: float, kappa, points, new_w, w, memory_bar, exposed, place, count, total
+):
+    """`adjoin`, and ``Σ w' C``, which is κ̄ scaled: ``total`` with ``count`` times the product of
+    this step, whose curvature `expose` has put at ``place``."""
+    sweeps = _twin(_image, _image_compiled, frame, dt)
+    return sweeps(kappa, points, new_w, w, memory_bar, exposed, place, count, total)
+
+
 def retrace(frame: Frame, dt: float, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
     """The field before ``p`` and the memory of then, from both after the step, and `adjoin`.
 
@@ -84,6 +113,15 @@ def _twin(plain, compiled, frame, dt):
 def _advance(frame, dt, kappa, p, previous, memory, shot):
     gains, memory = layers.absorb(frame, dt, p, memory)
     return _leap(frame, kappa, p, previous, gains, shot), memory
+
+
+def _expose(frame, dt, kappa, p, previous, memory, shot, exposed, place):
+    gains, memory = layers.absorb(frame, dt, p, memory)
+    curvature = stencil.materialise(stencil.laplacian(p, frame.order, frame.grid.spacing))
+    curvature = layers.add(frame, curvature, gains)
+    new = stencil.materialise(2 * p - previous + kappa * curvature)
+    exposed = jax.lax.dynamic_update_index_in_dim(exposed, curvature, place, 0)
+    return acoustics.fed(frame, new, shot), memory, exposed
 
 
 def _leap(frame, kappa, p, other, gains, shot):
@@ -118,6 +156,12 @@ def _adjoin(frame, dt, kappa, points, new_w, w, memory_bar):
     return w, new_w, memory_bar, _felt(new_w, points)
 
 
+def _image(frame, dt, kappa, points, new_w, w, memory_bar, exposed, place, count, total):
+    w, new_w, *rest = _adjoin(frame, dt, kappa, points, new_w, w, memory_bar)
+    curvature = jax.lax.dynamic_index_in_dim(exposed, place, keepdims=False)
+    return w, new_w, *rest, total + count * new_w * curvature
+
+
 def _felt(new_bar, points):
     return None if points is None else off_grid.windows(new_bar, points)
 
@@ -140,6 +184,16 @@ def _advance_compiled(frame, dt, kappa, p, previous, memory, shot):
     aliases = {2: 0} | {6 + i: 1 + i for i in range(len(memory))}
     new, *memory = native.call("leap", [previous, *memory], aliases, args, **_told(frame, dt))
     return new, jax.tree.unflatten(tree, memory)
+
+
+def _expose_compiled(frame, dt, kappa, p, previous, memory, shot, exposed, place):
+    memory, tree = jax.tree.flatten(memory)
+    place = jnp.asarray(place, jnp.int32)
+    args = [kappa, p, previous, *_windows(frame, kappa, shot), exposed, place, *memory]
+    aliases = {2: 0, 6: 1} | {8 + i: 2 + i for i in range(len(memory))}
+    results = [previous, exposed, *memory]
+    new, exposed, *memory = native.call("expose", results, aliases, args, **_told(frame, dt))
+    return new, jax.tree.unflatten(tree, memory), exposed
 
 
 def _retrace_compiled(frame, dt, kappa, p, new, memory, shot, new_w, w, memory_bar, total):
@@ -190,6 +244,22 @@ def _adjoin_compiled(frame, dt, kappa, points, new_w, w, memory_bar):
     )
     new_w, w, felt, *bars = results
     return w, new_w, jax.tree.unflatten(tree, bars), felt if points else None
+
+
+def _image_compiled(frame, dt, kappa, points, new_w, w, memory_bar, exposed, place, count, total):
+    bars, tree = jax.tree.flatten(memory_bar)
+    start, weights, _ = _windows(frame, kappa, points and Shot(points, points.weights))
+    place, count = jnp.asarray(place, jnp.int32), jnp.asarray(count, kappa.dtype)
+    args = [kappa, new_w, w, start, weights, total, exposed, place, count, *bars]
+    results = native.call(
+        "image",
+        [new_w, w, weights, total, *bars],
+        {1: 0, 2: 1, 5: 3} | {9 + i: 4 + i for i in range(len(bars))},
+        args,
+        **_told(frame, dt),
+    )
+    new_w, w, felt, total, *bars = results
+    return w, new_w, jax.tree.unflatten(tree, bars), felt if points else None, total
 
 
 def _windows(frame, kappa, shot):

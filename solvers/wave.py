@@ -6,6 +6,7 @@ then the differences are those of ∇²p, and otherwise staggered ones. The fiel
 a stencil around the grid and its absorbing layers.
 """
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import jax
@@ -223,55 +224,73 @@ class Wave(RetracingSolver, ImagingSolver):
         return WaveState(p, old, memory)
 
     def pullback(self, coefficients, state, forcing_n, state_bar):
-        if coefficients.buoyancy is not None:
-            return self._pullback_over(coefficients, state, forcing_n, state_bar)
         p, _, memory = state
+        if coefficients.buoyancy is not None:
+            return self._pullback_over(coefficients, p, memory, forcing_n, state_bar)
         points = coefficients.sources
         bars = constant_density.transpose(
             self.frame, self.dt, coefficients.kappa, p, memory, points, *state_bar
         )
         return self._bars(coefficients, forcing_n, *bars)
 
-    def _pullback_over(self, coefficients, state, forcing_n, state_bar):
-        """`pullback` where the density varies; `blind` if the state is None."""
+    def _pullback_over(self, coefficients, p, memory, forcing_n, state_bar):
+        """`pullback` where the density varies; `blind` if the field is None."""
         kappa, points, buoyancy = coefficients
-        p, memory = (None, None) if state is None else (state.pressure, state.memory)
         *bars, buoyancy_bar = variable_density.transpose(
             self.frame, self.dt, kappa, buoyancy, p, memory, points, *state_bar
         )
         more, *bars = self._bars(coefficients, forcing_n, *bars)
         return more._replace(buoyancy=buoyancy_bar), *bars
 
-    def expose(self, coefficients, state, forcing_n):
-        """The step, and the field's curvature ``∇²p + gains`` as it was added there: in float32 its
-        rounding is that of the pressure over (ω dt)². Where the density varies, what the step was
-        made of."""
-        if coefficients.buoyancy is not None:
-            return self.step(coefficients, state, forcing_n), state._replace(previous=None)
-        p, previous, memory = state
-        # made first: the step writes over the older field
-        line, previous = stencil.materialise((2 * p - previous, previous))
-        new = self.step(coefficients, WaveState(p, previous, memory), forcing_n)
-        per_kappa = _per(coefficients.kappa)
-        curvature = (new.pressure - line) * per_kappa
-        if (shot := self._shot(coefficients, forcing_n)) is not None:
-            points, values = shot
-            points = points._replace(weights=points.weights * off_grid.windows(per_kappa, points))
-            curvature = off_grid.put(curvature, points, -values)
-        return new, curvature
+    def exposures(self, coefficients, state, count):
+        """Of curvatures of the field; where the density varies, of what a step is made of."""
+        if coefficients.buoyancy is None:
+            return constant_density.exposures(state.pressure, count)
+        kept = state.pressure, state.memory
+        return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), kept)
 
-    def blind(self, coefficients, forcing_n, state_bar, scale, exposure=None):
+    def expose(self, coefficients, state, forcing_n, exposures, place):
+        p, previous, memory = state
+        if coefficients.buoyancy is not None:
+            put = partial(jax.lax.dynamic_update_index_in_dim, index=place, axis=0)
+            exposures = jax.tree.map(put, exposures, (p, memory))
+            return self.step(coefficients, state, forcing_n), exposures
+        shot = self._shot(coefficients, forcing_n)
+        new, memory, exposures = constant_density.expose(
+            self.frame, self.dt, coefficients.kappa, p, previous, memory, shot, exposures, place
+        )
+        return WaveState(new, p, memory), exposures
+
+    def blind(self, coefficients, forcing_n, state_bar, scale):
         """All but κ and the buoyancy, whose cotangents are products with the field."""
         if coefficients.buoyancy is not None:
-            return self._pullback_over(coefficients, exposure, forcing_n, state_bar)
+            return self._pullback_over(coefficients, None, None, forcing_n, state_bar)
         points = coefficients.sources
         p_bar, previous_bar, memory_bar, felt = constant_density.adjoin(
             self.frame, self.dt, coefficients.kappa, points, *state_bar
         )
-        # the sweep hands on the cotangent of the new field, which it may write over
-        kappa_bar = None if exposure is None else previous_bar * exposure
         bars = p_bar, previous_bar, memory_bar, _plain(felt, scale, points)
-        return self._bars(coefficients, forcing_n, kappa_bar, *bars)
+        return self._bars(coefficients, forcing_n, None, *bars)
+
+    def image(self, coefficients, forcing_n, state_bar, scale, exposures, place, count, total):
+        kappa, points, buoyancy = coefficients
+        if buoyancy is not None:
+            take = partial(jax.lax.dynamic_index_in_dim, index=place, keepdims=False)
+            p, memory = jax.tree.map(take, exposures)
+            more, *bars = self._pullback_over(coefficients, p, memory, forcing_n, state_bar)
+            images = jax.tree.map(
+                lambda so_far, one: so_far + count * one,
+                (total.kappa, total.buoyancy),
+                (more.kappa, more.buoyancy),
+            )
+            return more._replace(kappa=images[0], buoyancy=images[1]), *bars
+        p_bar, previous_bar, memory_bar = state_bar
+        p_bar, previous_bar, memory_bar, felt, kappa_bar = constant_density.image(
+            self.frame, self.dt, kappa, points, p_bar, previous_bar, memory_bar,
+            exposures, place, count, total.kappa,
+        )  # fmt: skip
+        bars = kappa_bar, p_bar, previous_bar, memory_bar, _plain(felt, scale, points)
+        return self._bars(coefficients, forcing_n, *bars)
 
     def _bars(self, coefficients, forcing_n, kappa_bar, p_bar, previous_bar, memory_bar, felt):
         """The cotangents of a step's arguments."""

@@ -29,7 +29,7 @@ FACE |= {"N": Absorbing(12, 2000.0, 25.0), "W": Absorbing(17, 2000.0, 25.0)}
 
 
 class Problem:
-    """A frame and random arrays on it: what the five functions take.
+    """A frame and random arrays on it: what the functions take.
 
     Fields are zero behind layers, as they are for good; beyond other faces they are images, and
     cotangents random.
@@ -50,12 +50,17 @@ class Problem:
         self.p, self.other = (frame.mirror(self.noise(self.kappa)) for _ in range(2))
         self.memory = jax.tree.map(self.noise, silent)
         self.shot = self._shot(sources) if sources else None
-        self.total = self.noise(self.kappa)
+        self.total, self.exposed = self.noise(self.kappa), self._exposed()
         self.bars = jax.tree.map(self.noise, (self.p, self.other, silent))
 
     def noise(self, like):
         values = jnp.asarray(self.random.standard_normal(like.shape), self.dtype)
         return values * self.shown if like.shape == self.shown.shape else values
+
+    def _exposed(self):
+        """Three curvatures, without meaning in the halo as behind layers."""
+        fields = [self.noise(self.kappa) for _ in range(3)]
+        return jnp.where(self.kappa > 0, jnp.stack(fields), 0)
 
     def _shot(self, sources):
         """Windows anywhere on grid and layers; the last one is where the first one is."""
@@ -69,20 +74,25 @@ class Problem:
 
     @property
     def arrays(self):
-        return self.kappa, self.p, self.other, self.memory, self.shot, self.total, self.bars
+        fields = self.kappa, self.p, self.other, self.memory, self.shot, self.total, self.exposed
+        return *fields, self.bars
 
-    def all_of(self, advance, transpose, adjoin, retrace):
+    def all_of(self, advance, expose, transpose, adjoin, image, retrace):
         """A function of `arrays`; κ̄ and what is scaled without the halo, where κ is zero."""
         frame, inner = self.frame, (slice(self.frame.halo, -self.frame.halo),) * self.p.ndim
 
         def within(count, *values):
             return *(value[inner] for value in values[:count]), *values[count:]
 
-        def results(kappa, p, other, memory, shot, total, bars):
-            points = shot and shot.points
-            old, before, *back = retrace(frame, DT, kappa, p, other, memory, shot, *bars, total)
+        def results(kappa, p, other, memory, shot, total, exposed, bars):
+            points, step = shot and shot.points, (kappa, p, other, memory, shot)
+            old, before, *back = retrace(frame, DT, *step, *bars, total)
+            new, after, exposures = expose(frame, DT, *step, exposed, 1)
+            imaged = image(frame, DT, kappa, points, *bars, exposed, 2, 3, total)
             return {
-                "advance": advance(frame, DT, kappa, p, other, memory, shot),
+                "advance": advance(frame, DT, *step),
+                "expose": (new, after, exposures[::2], within(1, exposures[1])),
+                "image": (*within(2, *imaged[:-1]), within(1, imaged[-1])),
                 "transpose": within(1, *transpose(frame, DT, kappa, p, memory, points, *bars)),
                 "adjoin": within(2, *adjoin(frame, DT, kappa, points, *bars)),
                 "retrace": (old, before, *within(3, *back)),
@@ -92,12 +102,12 @@ class Problem:
 
     @property
     def plain(self):
-        names = "_advance", "_transpose", "_adjoin", "_retrace"
+        names = "_advance", "_expose", "_transpose", "_adjoin", "_image", "_retrace"
         return self.all_of(*(getattr(constant_density, name) for name in names))
 
     @property
     def twins(self):
-        names = "advance", "transpose", "adjoin", "retrace"
+        names = "advance", "expose", "transpose", "adjoin", "image", "retrace"
         return self.all_of(*(getattr(constant_density, name) for name in names))
 
 
@@ -141,7 +151,7 @@ def same(ours, expected, roundings=50):
     ],
 )
 def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources):
-    """All five, each in the same program as the others."""
+    """All of them, each in the same program as the others."""
     problem = Problem(faces, shape, order, dtype, sources)
     same(*(jax.jit(f)(*problem.arrays) for f in (problem.twins, problem.plain)))
 
@@ -149,11 +159,11 @@ def test_a_compiled_sweep_is_its_plain_twin(faces, shape, order, dtype, sources)
 def test_a_batch_is_one_after_the_other():
     """Bit by bit: three fields over one medium, with the cotangents of one."""
     problem = Problem("R3 2F", (12, 13), 4)
-    kappa, *varying, shot, total, bars = problem.arrays
+    kappa, *varying, shot, total, exposed, bars = problem.arrays
     batch = [jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), v) for v in varying]
 
     def one(p, other, memory):
-        return problem.twins(kappa, p, other, memory, shot, total, bars)
+        return problem.twins(kappa, p, other, memory, shot, total, exposed, bars)
 
     def each(i):
         return jax.jit(one)(*jax.tree.map(lambda leaf: leaf[i], batch))
@@ -179,9 +189,9 @@ def test_derivatives_are_those_of_the_plain_twin():
     of one sweep. The loss is linear, as a walk back divides by what a layer leaves: a few
     hundredths here, so that the slope of a curved loss would be a thousand roundings off."""
     problem = Problem("R3 2F", (12, 13), 4)
-    kappa, p, other, memory, shot, total, bars = problem.arrays
+    *fields, shot, total, exposed, bars = problem.arrays
     assert shot is not None
-    at = kappa, p, other, memory, shot.values, total, bars
+    at = *fields, shot.values, total, exposed, bars
     along = jax.tree.map(problem.noise, at)
     shapes = {
         leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(problem.plain, *problem.arrays))
@@ -189,9 +199,8 @@ def test_derivatives_are_those_of_the_plain_twin():
     weights = {shape: problem.noise(np.empty(shape)) for shape in shapes}
 
     def derivatives(results):
-        def f(kappa, p, other, memory, values, total, bars):
-            given = shot._replace(values=values)
-            return results(kappa, p, other, memory, given, total, bars)
+        def f(kappa, p, other, memory, values, *rest):
+            return results(kappa, p, other, memory, shot._replace(values=values), *rest)
 
         def loss(at):
             leaves = jax.tree.leaves(f(*at))

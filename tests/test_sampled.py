@@ -168,10 +168,10 @@ def test_nothing_is_allowed_that_white_noise_would_alias():
 @pytest.mark.parametrize("density", [False, True], ids=["", "density"])
 def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
     """By JAX's own transpose: 1e-12 of the largest, as a cotangent is a sum of some hundred rounded
-    products, and an exposure what is left of a pressure ten times as large. The step is linear: so
-    at any state, but for one that has the images of the faces in its halo, as all have. The
-    sources' weights and κ are varied in proportion: they are zero on a free surface, where no
-    cotangent is known. Without an exposure all but the medium's is the same."""
+    products. The step is linear: so at any state, but for one that has the images of the faces in
+    its halo, as all have. The sources' weights and κ are varied in proportion: they are zero on a
+    free surface, where no cotangent is known. The image counts twice, and adds to what there is.
+    Without an exposure all but the medium's is the same."""
     if not compiled:
         monkeypatch.setattr(native, "built", lambda: False)
     solver, params, forcing = example(density)
@@ -203,24 +203,35 @@ def test_blind_transpose_is_that_of_the_step(density, compiled, monkeypatch):
     exact = jax.vjp(step, shares, coefficients.buoyancy, state, forcing_n)[1](bar)
     scale = solver.scale(coefficients)
     scaled = solver.scaled(scale, bar)
-    new, exposure = jax.jit(solver.expose)(coefficients, imaged(state), forcing_n)
+    room = solver.exposures(coefficients, state, 3)
+    expose = jax.jit(partial(solver.expose, coefficients))
+    new, exposures = expose(imaged(state), forcing_n, room, 1)
     assert_close(new, step(shares, coefficients.buoyancy, state, forcing_n), 1e-14)
 
-    def blind(*exposure):
-        medium, state_bar, forcing_bar = solver.blind(
-            coefficients, forcing_n, scaled, scale, *exposure
-        )
+    def bars(transpose, *image):
+        def found(*image):
+            args = coefficients, forcing_n, scaled, scale, *image
+            medium, state_bar, forcing_bar = transpose(*args)
+            return medium.kappa, medium.buoyancy, medium.sources.weights, state_bar, forcing_bar
+
+        *images, weights_bar, state_bar, forcing_bar = jax.jit(found)(*image)
         state_bar, _ = solver.unscaled(scale, state_bar, coefficients)
         (state_bar,) = jax.vjp(imaged, state)[1](state_bar)
-        return medium, medium.sources.weights * weights, state_bar, forcing_bar
+        return images, weights_bar * weights, state_bar, forcing_bar
 
-    medium, *others = blind(exposure)
-    _, medium = solver.unscaled(scale, scaled, medium)
+    def total(kappa, buoyancy):
+        return coefficients._replace(kappa=kappa, buoyancy=buoyancy)
+
+    zero = total(*jax.tree.map(jnp.zeros_like, (kappa, coefficients.buoyancy)))
+    images, *others = bars(solver.image, exposures, 1, 2, zero)
+    twice, *_ = bars(solver.image, exposures, 1, 2, total(*images))
+    kappa_bar, buoyancy_bar = jax.tree.map(lambda bar: bar / 2, images)
+    assert_close(jax.tree.map(lambda bar: bar / 4, twice), [kappa_bar, buoyancy_bar], 1e-14)
+    _, medium = solver.unscaled(scale, scaled, total(kappa_bar, buoyancy_bar))
     shares_bar = others[0], medium.kappa * kappa
-    assert_close((shares_bar, medium.buoyancy, *others[1:]), exact, 1e-12)
-    medium, *blindly = blind()
-    assert medium.kappa is None
-    assert medium.buoyancy is None
+    assert_close((shares_bar, buoyancy_bar, *others[1:]), exact, 1e-12)
+    images, *blindly = bars(solver.blind)
+    assert images == [None, None]
     assert_close(blindly, others, 1e-15)
 
 

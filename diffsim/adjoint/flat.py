@@ -195,33 +195,58 @@ def _afresh(restarts: Restarts, carry, consts):
 
 
 def _blind(f: Retraceable, carry, x, scale, consts):
-    """Its blind transpose on flat lists, by the constants of the step."""
+    """Its blind transpose on flat lists, by the constants of the step.
+
+    What takes exposures is traced anew for each number of them.
+    """
     own: Any = f.blind
+    looking = lifted(_lists(f.look), (carry,), consts)
+    medium, places = _rebuilding(f.consts, consts), _places(f.consts, consts)
     paths = [path for path, c in jax.tree.leaves_with_path(f.consts) if inexact(c)]
     spread = Split.by_type(jax.tree.leaves(x)).spread
+    carries, *trees, sums_tree = map(
+        jax.tree.structure, (carry, x, _smooth(carry), scale, _smooth(f.consts))
+    )
 
-    def blind(*args):
-        consts_bar, *bars = own.transpose(*args)
+    def exposures(known, carry, count):
+        return own.exposures(medium(known), jax.tree.unflatten(carries, carry), count)
+
+    def expose(known, carry, x, exposures, place):
+        args = jax.tree.unflatten(carries, carry), jax.tree.unflatten(trees[0], x)
+        new, exposures = own.expose(medium(known), *args, exposures, place)
+        return *looking(known, new), exposures
+
+    def bars(consts_bar, carry_bar, x_bar):
         known = dict(jax.tree.leaves_with_path(consts_bar))
-        return [known.get(path) for path in paths], *(jax.tree.leaves(_smooth(b)) for b in bars)
+        found = _by_place(places, [known.get(path) for path in paths])
+        return found, jax.tree.leaves(_smooth(carry_bar)), spread(jax.tree.leaves(_smooth(x_bar)))
 
-    def expose(carry, x):
-        new, exposure = own.expose(carry, x)
-        return *f.look(new), exposure
+    def transpose(known, *given):
+        return bars(*own.transpose(medium(known), *map(jax.tree.unflatten, trees, given)))
 
-    exposure = jax.eval_shape(own.expose, carry, x)[1]
-    given = x, _smooth(carry), scale
-    exposed = lifted(_lists(expose), (carry, x), consts)
-    lowered = [lifted(blind, (*given, shown), consts) for shown in (None, exposure)]
-    places = _places(f.consts, consts)
+    def image(known, x, carry_bar, scale, exposures, place, count, total):
+        given = map(jax.tree.unflatten, trees, (x, carry_bar, scale))
+        sums = _whole(f.consts, jax.tree.unflatten(sums_tree, _sums(places, f.consts, total)))
+        return bars(*own.image(medium(known), *given, exposures, place, count, sums))
 
-    def transposed(known, x, carry_bar, scale, exposure):
-        found, carry_bar, x_bar = lowered[exposure is not None](
-            known, x, carry_bar, scale, exposure
-        )
-        return _by_place(places, found), carry_bar, spread(x_bar)
+    maps = exposures, expose, transpose, image
+    return lambda known: Blind(*(partial(one, known) for one in maps))
 
-    return lambda known: Blind(partial(exposed, known), partial(transposed, known))
+
+def _rebuilding(of_step, consts: Leaves):
+    """The tree of a step's own arrays, from the constants; these gain what they lack."""
+    leaves, tree = jax.tree.flatten(of_step)
+    for leaf in leaves:
+        if isinstance(leaf, jax.core.Tracer) and not any(leaf is const for const in consts):
+            consts.append(leaf)
+    places = [next((i for i, c in enumerate(consts) if c is leaf), None) for leaf in leaves]
+    values = [leaf if place is None else None for leaf, place in zip(leaves, places, strict=True)]
+
+    def rebuild(known):
+        pairs = zip(values, places, strict=True)
+        return jax.tree.unflatten(tree, [v if i is None else known[i] for v, i in pairs])
+
+    return rebuild
 
 
 # --- what has a derivative

@@ -35,9 +35,12 @@ HEARD = 1e-4  # the same for estimates; below is what cutting a wavelet off leav
 class Sampled(Adjoint):
     """Transpose every step, but image one in ``every``, which counts for all of them.
 
-    The one strategy that is not exact, and no other stands for it: gradients with respect to the
-    medium (a wave's speed and density) are approximate, those with respect to sources, receivers,
-    time functions and initial fields are not. Runs on an `ImagingSolver`, observed at each step.
+    With ``every=1`` it is exact, and stores what images need of each step, as wave codes do: of a
+    wave one field, where `StoreAll` stores the field and its layers' memory, and takes longer.
+    Otherwise it is the one strategy that is not exact, and no other stands for it: gradients with
+    respect to the medium (a wave's speed and density) are approximate, those with respect to
+    sources, receivers, time functions and initial fields are not. Runs on an `ImagingSolver`,
+    observed at each step.
 
     Measured, of the whole image of the speed, for a Ricker wavelet of 15 Hz and steps of 2 ms,
     where `largest` is 5 and half the squared data are the misfit:
@@ -159,23 +162,38 @@ def _forward(adjoint, length, step, consts, carry, xs):
     sight = _Sight.of(step, consts, carry, xs, step.scaling(consts).scale())
 
     def seeing(move, carry, x):
-        new, y, *exposure = move(carry, x)
-        return new, [y, sight.kept(consts, new, x)], *exposure
+        new, y, *exposures = move(carry, x)
+        return new, [y, sight.kept(consts, new, x)], *exposures
 
-    def stretch(size, loop, first):
+    def stretch(size, walk, inputs):
+        (loop, exposures), (first, place) = walk, inputs
         places, middle = first + jnp.arange(size), size // 2
+        exposing = partial(seeing, lambda *args: blind.expose(*args, exposures, place))
         loop, _ = lax.scan(one, loop, places[:middle], unroll=step.unroll)
-        loop, exposure = one(loop, places[middle], exposing)
-        return lax.scan(one, loop, places[middle + 1 :], unroll=step.unroll)[0], exposure
+        loop, exposures = one(loop, places[middle], exposing)
+        loop, _ = lax.scan(one, loop, places[middle + 1 :], unroll=step.unroll)
+        return (loop, exposures), None
 
-    exposing = partial(seeing, step.blind(consts).expose)
+    blind = step.blind(consts)
     one, loop = piling(partial(seeing, partial(step, consts)), carry, xs, length)
-    exposures = []
-    for size, firsts in stretches(length, adjoint.size(length)):
-        loop, exposed = lax.scan(partial(stretch, size), loop, jnp.array(firsts))
-        exposures.append(exposed)
-    carry, (ys, sights), _ = loop
+    walk = loop, blind.exposures(carry, adjoint.states(length))
+    for size, *inputs in _parts(adjoint, length):
+        walk, _ = lax.scan(partial(stretch, size), walk, inputs, unroll=_unroll(step, size))
+    (carry, (ys, sights), _), exposures = walk
     return (carry, ys), (exposures, sights, Split.by_type(carry).rest(carry))
+
+
+def _unroll(step, size):
+    """Stretches in a loop's body: single steps swap two levels in time there as others do."""
+    return step.unroll if size == 1 else 1
+
+
+def _parts(adjoint, length):
+    """Steps in a stretch, where such begin, and the places of their exposures."""
+    place = 0
+    for size, firsts in stretches(length, adjoint.size(length)):
+        yield size, jnp.array(firsts), place + jnp.arange(len(firsts))
+        place += len(firsts)
 
 
 def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, ys_bar):
@@ -187,43 +205,57 @@ def _backward(adjoint, length, smooth: SmoothStep, consts, xs, kept, carry_bar, 
     sight = _Sight.of(smooth.step, consts, silent, xs, scale)
     count = sum(smooth.xs.smooth)
 
-    def one(walk, i, exposure=None, size=1):
+    def one(walk, i, *image):
         consts_bar, carry_bar, xs_bar = walk
         x, y_bar, kept = take(xs, i), take(ys_bar, i), take(sights, i)
         seen_bar, carry_bar = sight.pull(smooth, consts, silent, x, kept, carry_bar, y_bar)
-        more, carry_bar, x_bar = _blind(smooth, consts, scale, x, carry_bar, exposure, size)
-        return (_sum(consts_bar, seen_bar, more), carry_bar, put(xs_bar, x_bar, i)), None
+        consts_bar = _sum(consts_bar, seen_bar)
+        pull = _imaged if image else _blind
+        consts_bar, carry_bar, x_bar = pull(smooth, consts, x, consts_bar, carry_bar, scale, *image)
+        return (consts_bar, carry_bar, put(xs_bar, x_bar, i)), None
 
     def stretch(size, walk, inputs):
-        first, exposure = inputs
+        first, place = inputs
         *walk, noted = walk
         places, middle = first + jnp.arange(size), size // 2
         blindly = partial(lax.scan, one, reverse=True, unroll=smooth.step.unroll)
         walk, _ = blindly(tuple(walk), places[middle + 1 :])
-        (consts_bar, *walk), _ = one(walk, places[middle], exposure, size)
+        (consts_bar, *walk), _ = one(walk, places[middle], exposures, place, size)
         walk, _ = blindly((*in_turn(consts_bar, walk[0]), walk[1]), places[:middle])
-        noted = [growth.note(n, walk[1], first, size, length) for n in noted]
-        return (*walk, noted), None
+        consts_bar, carry_bar, xs_bar = walk
+        noted = [growth.note(n, carry_bar, first, size, length) for n in noted]
+        noted, carry_bar = in_turn(noted, carry_bar)
+        return (consts_bar, carry_bar, xs_bar, noted), None
 
     consts_bar, xs_bar = smooth.zeros(consts, xs)
     walk = consts_bar, carry_bar, xs_bar[:count], xs_bar[count:]
-    parts = zip(stretches(length, adjoint.size(length)), exposures, strict=True)
-    for (size, firsts), exposed in reversed(list(parts)):
-        inputs = jnp.array(firsts), exposed
-        walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True)
+    for size, *inputs in reversed(list(_parts(adjoint, length))):
+        unroll = _unroll(smooth.step, size)
+        walk, _ = lax.scan(partial(stretch, size), walk, inputs, reverse=True, unroll=unroll)
     consts_bar, carry_bar, xs_bar, noted = walk
     return *smooth.unscaled(consts, scale, consts_bar, carry_bar), [*xs_bar, *noted]
 
 
-def _blind(smooth, consts, scale, x, carry_bar, exposure, size):
-    """A step's transpose; with an exposure, and the images of a stretch of ``size`` steps."""
-    transpose = smooth.step.blind(consts).transpose
-    found, carry_bar, x_bar = transpose(x, carry_bar, scale, exposure)
-    if exposure is not None:
-        exact = jax.eval_shape(partial(transpose, exposure=None), x, carry_bar, scale)[0]
-        found = {i: bar if exact[i] is not None else size * bar for i, bar in found.items()}
-    consts_bar = smooth.consts.of([found.get(i) for i in range(len(consts))])
-    return consts_bar, carry_bar, smooth.xs.of(x_bar)
+def _blind(smooth, consts, x, consts_bar, carry_bar, scale):
+    """A step's transpose, its cotangents of consts added to those so far, but for images."""
+    given = x, carry_bar, scale
+    found, carry_bar, x_bar = smooth.step.blind(consts).transpose(*given)
+    more = smooth.consts.of([found.get(i) for i in range(len(consts))])
+    return _sum(consts_bar, more), carry_bar, smooth.xs.of(x_bar)
+
+
+def _imaged(smooth, consts, x, consts_bar, carry_bar, scale, exposures, place, count):
+    """The same, with ``count`` times the images that the exposure at a place gives."""
+    blind, given = smooth.step.blind(consts), (x, carry_bar, scale)
+    exact = jax.eval_shape(blind.transpose, *given)[0]
+    total = smooth.consts.spread(consts_bar)
+    if all(exact[i] is not None for i, bar in enumerate(total) if bar is not None and i in exact):
+        return _blind(smooth, consts, x, consts_bar, carry_bar, scale)  # nobody wants an image
+    found, carry_bar, x_bar = blind.image(*given, exposures, place, count, total)
+    images = {i for i, bar in exact.items() if bar is None}
+    total = [found[i] if i in images else bar for i, bar in enumerate(total)]
+    more = [None if i in images else found.get(i) for i in range(len(consts))]
+    return _sum(*map(smooth.consts.of, (total, more))), carry_bar, smooth.xs.of(x_bar)
 
 
 def _sum(*lists):

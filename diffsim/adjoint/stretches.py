@@ -20,14 +20,14 @@ def piling(move, carry, xs, length, restarts=NO_RESTARTS):
     and what that loop starts with: the carry, the arrays, and what a walk back starts afresh from.
 
     What a step finds goes straight to its place in one array for the run: loops in loops that pile
-    it up would move it twice. A ``move`` of one step alone may find more, which is handed on.
+    it up would move it twice. A ``move`` of one step alone may return more, which is handed on.
     """
 
     def one(loop, i, move=move):
         carry, piles, fresh = loop
         fresh, carry = restarts.note(fresh, carry, i)
-        new, *found = move(carry, take(xs, i))
-        (found, *more), new = in_turn(found, new)
+        new, found, *more = move(carry, take(xs, i))
+        found, new = in_turn(found, new)
         piles = [put(*pile, i) for pile in zip(piles, found, strict=True)]
         return (new, piles, fresh), more[0] if more else None
 

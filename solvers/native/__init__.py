@@ -23,8 +23,8 @@ from diffsim.batch import in_turn
 from diffsim.linear import jvp
 
 SWEEPS = (
-    *("leap", "transpose", "adjoin", "retrace"),  # of waves
-    *("take", "put"),  # at points
+    *("leap", "expose", "transpose", "adjoin", "image", "retrace"),  # of waves
+    *("unfilled", "take", "put"),  # memory, and points in it
     *("advance", "pull_advance"),  # of shallow water
     *("conduct", "correlate"),  # of heat
 )

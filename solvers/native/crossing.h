@@ -84,14 +84,14 @@ inline auto fresh(const At& at, const T* from, int64_t l) {
 }
 
 // `absorb` at P half points from `s` on and, if NODES, at as many nodes from `s - HALF` on.
-template <int HALF, Leave LEAVE, int P, bool NODES, typename T, size_t N>
+template <int HALF, Leave LEAVE, int P, bool NODES, typename T, typename Target>
 ALONE void absorb_places(const Crossing<HALF, T>& crossing, int64_t s, const T* p, T* psi, T* zeta,
-                         const std::array<Target<T>, N>& targets) {
+                         const Target& target) {
   const Lines& lines = crossing.lines;
   const int64_t next = lines.field, from = (s - HALF) * next;
   const auto halves = crossing.template halves<P>(psi, s);
   const auto nodes = crossing.template nodes<NODES ? P : 1>(zeta, NODES ? s - HALF : 0);
-  const auto to = moved(targets, from);
+  const Target to = target.moved(from);
   const T over = crossing.wave.over[crossing.layer.axis], *seen = p + from;
   lines.template each<T>([&, root = crossing.root](auto at, int64_t l, int64_t m) {
     using V = decltype(at(p, l));
@@ -124,30 +124,26 @@ ALONE void absorb_places(const Crossing<HALF, T>& crossing, int64_t s, const T* 
                                                 fresh(at, nodes.memory[q], m), bend);
       if (LEAVE != Leave::kSame) at.put(nodes.memory[q], m, left);
       const V gain = over * (change + zeta);
-      for (const Target<T>& one : to) {
-        const T* scale = one.scale + q * next;
-        T* field = one.field + q * next;
-        at.put(field, l, fresh(at, field, l) + one.sign * fresh(at, scale, l) * gain);
-      }
+      to.add(at, [&](const T* from) { return fresh(at, from, 0); }, q * next + l, gain);
     }
   });
 }
 
-// A step of a layer's recursion; its gain to the Laplacian goes to fields. `p` and the targets point at
+// A step of a layer's recursion; its gain to the Laplacian goes to `target`. `p` and that point at
 // the layer's first node, `psi` and `zeta` at the memory. As h² ∂²u is -GᵀGu, and Gu is there, ζ sees
 // the sum of Gu and ψ'.
-template <int HALF, Leave LEAVE, typename T, size_t N>
+template <int HALF, Leave LEAVE, typename T, typename Target>
 void absorb(const Wave<T>& wave, const Layer<T>& layer, const Lines& lines, const T* p, T* psi,
-            T* zeta, const std::array<Target<T>, N>& targets) {
+            T* zeta, const Target& target) {
   const Crossing<HALF, T> crossing(wave, layer, lines);
-  absorb_places<HALF, LEAVE, HALF, false>(crossing, 0, p, psi, zeta, targets);
+  absorb_places<HALF, LEAVE, HALF, false>(crossing, 0, p, psi, zeta, target);
   int64_t s = HALF;
   const int64_t end = layer.width + 1 + HALF;
   for (; s + kPlaces <= end; s += kPlaces) {
-    absorb_places<HALF, LEAVE, kPlaces, true>(crossing, s, p, psi, zeta, targets);
+    absorb_places<HALF, LEAVE, kPlaces, true>(crossing, s, p, psi, zeta, target);
   }
   for (; s < end; ++s) {
-    absorb_places<HALF, LEAVE, 1, true>(crossing, s, p, psi, zeta, targets);
+    absorb_places<HALF, LEAVE, 1, true>(crossing, s, p, psi, zeta, target);
   }
 }
 

@@ -197,8 +197,34 @@ ffi::Error leap_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
   }
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   const auto sources = windows(args, 3, 4);
+  T* const none = nullptr;
   CHOICES((put<NDIM>(problem, sources, argument(args, 5), T(-1), other)));
-  CHOICES((leap<T, NDIM, HALF>(threads, problem, kappa, p, other)));
+  CHOICES((leap<T, NDIM, HALF, false>(threads, problem, kappa, p, other, none)));
+  return ffi::Error::Success();
+}
+
+// The one of several fields that a number is for.
+T* one_of(const Problem& problem, T* fields, ffi::RemainingArgs& args, size_t number) {
+  const auto n = *static_cast<int32_t*>(args.get<ffi::AnyBuffer>(number).value().untyped_data());
+  return fields + n * problem.full(0) * problem.stride[0];
+}
+
+// κ, p, p°, sources' starts, weights and values, exposures, the number of this step's, ψ, ζ, … -> p',
+// exposures, ψ', ζ', …
+template <int NDIM, int HALF>
+ffi::Error expose_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
+                     ffi::RemainingRets results) {
+  T* other = started_as(args, 2, results, 0);
+  T* curvature = one_of(problem, started_as(args, 6, results, 1), args, 7);
+  size_t from = 8, to = 2;
+  for (auto& layer : problem.layers) {
+    layer.psi = started_as(args, from++, results, to++);
+    layer.zeta = started_as(args, from++, results, to++);
+  }
+  const T *kappa = argument(args, 0), *p = argument(args, 1);
+  const auto sources = windows(args, 3, 4);
+  CHOICES((put<NDIM>(problem, sources, argument(args, 5), T(-1), other)));
+  CHOICES((leap<T, NDIM, HALF, true>(threads, problem, kappa, p, other, curvature)));
   return ffi::Error::Success();
 }
 
@@ -238,8 +264,30 @@ ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args
   }
   CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 2))));
   T* const none = nullptr;
-  CHOICES((retrace<T, NDIM, HALF, false>(threads, problem, argument(args, 0), none, after, before,
-                                         none, none)));
+  CHOICES((retrace<T, NDIM, HALF, With::kNothing>(threads, problem, argument(args, 0), none, after,
+                                                    before, none, none, none, T(0))));
+  return ffi::Error::Success();
+}
+
+// κ, w', w, sources' starts and weights, Σ w' C, exposures, the number of this step's, how often its own
+// counts, ψ̄, ζ̄, … -> w', w°, what the sources felt, the sum with that of this step, ψ̄, ζ̄, …
+template <int NDIM, int HALF>
+ffi::Error image_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
+                    ffi::RemainingRets results) {
+  T* after = started_as(args, 1, results, 0);
+  T* before = started_as(args, 2, results, 1);
+  T* picture = started_as(args, 5, results, 3);
+  const T* exposure = one_of(problem, argument(args, 6), args, 7);
+  size_t from = 9, to = 4;
+  for (auto& layer : problem.layers) {
+    layer.psi_bar = started_as(args, from++, results, to++);
+    layer.zeta_bar = started_as(args, from++, results, to++);
+  }
+  CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 2))));
+  T* const none = nullptr;
+  CHOICES((retrace<T, NDIM, HALF, With::kImage>(threads, problem, argument(args, 0), none, after,
+                                                  before, picture, none, exposure,
+                                                  *argument(args, 8))));
   return ffi::Error::Success();
 }
 
@@ -265,7 +313,9 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
   const auto sources = windows(args, 6, 7);
   CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 4))));
   CHOICES((put<NDIM>(problem, sources, argument(args, 8), T(-1), other)));
-  CHOICES((retrace<T, NDIM, HALF, true>(threads, problem, kappa, p, after, before, picture, other)));
+  T* const none = nullptr;
+  CHOICES((retrace<T, NDIM, HALF, With::kWalk>(threads, problem, kappa, p, after, before, picture,
+                                                 other, none, T(0))));
   return ffi::Error::Success();
 }
 
@@ -295,8 +345,10 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
   }
 
 HANDLER(leap, leap_of)
+HANDLER(expose, expose_of)
 HANDLER(transpose, transpose_of)
 HANDLER(adjoin, adjoin_of)
+HANDLER(image, image_of)
 HANDLER(retrace, retrace_of)
 
 Field field_of(ffi::RemainingArgs& args) {
@@ -335,6 +387,9 @@ ffi::Error put_of(const Field& field, ffi::RemainingArgs args, ffi::RemainingRet
     }                                                                            \
     return ffi::Error::InvalidArgument("no windows on so many axes");            \
   }
+
+// Memory that nobody has written to.
+ffi::Error unfilled_impl(ffi::RemainingArgs, ffi::RemainingRets) { return ffi::Error::Success(); }
 
 POINTS_HANDLER(take)
 POINTS_HANDLER(put)
@@ -448,9 +503,12 @@ HEAT_HANDLER(correlate)
       .Attr<Numbers>("spacing")
 
 EXPORT(leap, OF_WAVE);
+EXPORT(expose, OF_WAVE);
 EXPORT(transpose, OF_WAVE);
 EXPORT(adjoin, OF_WAVE);
+EXPORT(image, OF_WAVE);
 EXPORT(retrace, OF_WAVE);
+EXPORT(unfilled, OF_POINTS);
 EXPORT(take, OF_POINTS);
 EXPORT(put, OF_POINTS);
 EXPORT(advance, OF_WATER);

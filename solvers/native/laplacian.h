@@ -205,6 +205,35 @@ struct Leap {
   }
 };
 
+// The same, and ∇²p added to `curvature`.
+template <typename T, int NDIM>
+struct Expose {
+  Leap<T, NDIM> leap;
+  T* curvature;
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    leap(at, r, i, bend);
+    const int64_t to = r * leap.row + i;
+    at.put(curvature, to, at(curvature, to) + bend);
+  }
+};
+
+// `Leap` of the adjoint field w', and w' times an exposure and a number added to its image.
+template <typename T, int NDIM>
+struct Image {
+  Leap<T, NDIM> leap;
+  T count;
+  const T* exposure;
+  T* picture;
+  template <typename At>
+  INLINED void operator()(const At& at, int r, int64_t i, const Vector<T>& bend) const {
+    leap(at, r, i, bend);
+    const int64_t to = r * leap.row + i;
+    soon<NDIM>(exposure + to, leap.row), soon<NDIM>(picture + to, leap.row);
+    at.put(picture, to, at(picture, to) + count * at(leap.p, to) * at(exposure, to));
+  }
+};
+
 // p̄ + 2 p̄' + ∇²(κ p̄'), over p̄; on rigid walls the last term by half.
 template <typename T, int NDIM>
 struct Pull {

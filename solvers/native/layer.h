@@ -25,24 +25,41 @@ struct Root {
         inwards(layer.low ? wave.behind : wave.before) {}
 };
 
-// Where a layer's gain goes, times a sign and the field `scale`.
+// Where a layer's gain goes: into a field, times a sign and the field `scale`;
 template <typename T>
 struct Target {
   T sign;
   const T* scale;
   T* field;
-  Target at(int64_t place) const { return {sign, scale + place, field + place}; }
+  Target moved(int64_t by) const { return {sign, scale + by, field + by}; }
+  template <typename At, typename Load, typename V>
+  INLINED void add(const At& at, const Load& load, int64_t i, const V& gain) const {
+    at.put(field, i, load(field + i) + sign * load(scale + i) * gain);
+  }
 };
 
-template <typename T, int N>
-using Targets = std::array<Target<T>, N>;
+// as it is;
+template <typename T>
+struct Bare {
+  T* field;
+  Bare moved(int64_t by) const { return {field + by}; }
+  template <typename At, typename Load, typename V>
+  INLINED void add(const At& at, const Load& load, int64_t i, const V& gain) const {
+    at.put(field, i, load(field + i) + gain);
+  }
+};
 
-template <typename T, size_t N>
-std::array<Target<T>, N> moved(const std::array<Target<T>, N>& targets, int64_t by) {
-  std::array<Target<T>, N> there;
-  for (size_t n = 0; n < N; ++n) there[n] = targets[n].at(by);
-  return there;
-}
+// to two places.
+template <typename One, typename Other>
+struct Both {
+  One one;
+  Other other;
+  Both moved(int64_t by) const { return {one.moved(by), other.moved(by)}; }
+  template <typename At, typename Load, typename V>
+  INLINED void add(const At& at, const Load& load, int64_t i, const V& gain) const {
+    one.add(at, load, i, gain), other.add(at, load, i, gain);
+  }
+};
 
 // What is left in a layer's memory: that after a step, what was there, or, if that is of after the
 // step, what was before it.

@@ -44,9 +44,9 @@ INLINED Vector<T> weighted(const std::array<T, kHalf + 1>& weights, const Wake<H
 // `absorb` of crossing.h in ROWS rows. What rows remember lies side by side, and a vector's worth of it
 // reaches into the next row: all rows are read before any is written, for a processor waits with what it
 // reads where it still writes, though a mask may keep the two apart.
-template <int HALF, Leave LEAVE, int ROWS, typename T, size_t N>
+template <int HALF, Leave LEAVE, int ROWS, typename T, typename Target>
 ALONE void absorb_rows(const Wave<T>& wave, const Layer<T>& layer, int64_t stride, const T* p, T* psi,
-                       T* zeta, const std::array<Target<T>, N>& targets) {
+                       T* zeta, const Target& target) {
   const Root<T> root(wave, layer);
   const int64_t halves = layer.width + 2, nodes = layer.width + 1, end = nodes + HALF;
   const int64_t outer = layer.low ? 0 : HALF - 1;  // half points before those of the layer
@@ -79,10 +79,7 @@ ALONE void absorb_rows(const Wave<T>& wave, const Layer<T>& layer, int64_t strid
                                                to(zeta + r * nodes, j), bend);
       left[r] = kept;
       const Vector<T> gain = over * (change + now);
-      for (const Target<T>& one : targets) {
-        T* const field = one.field + r * stride;
-        to.put(field, j, to(field, j) + one.sign * to(one.scale + r * stride, j) * gain);
-      }
+      target.add(to, [&](const T* from) { return to(from, 0); }, r * stride + j, gain);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
@@ -91,13 +88,13 @@ ALONE void absorb_rows(const Wave<T>& wave, const Layer<T>& layer, int64_t strid
   }
 }
 
-template <int HALF, Leave LEAVE, typename T, size_t N>
+template <int HALF, Leave LEAVE, typename T, typename Target>
 void absorb(const Wave<T>& wave, const Layer<T>& layer, const Margin& margin, const T* p, T* psi,
-            T* zeta, const std::array<Target<T>, N>& targets) {
+            T* zeta, const Target& target) {
   together<kTogether>(margin.count, [&](int64_t first, auto rows) {
     absorb_rows<HALF, LEAVE, rows>(wave, layer, margin.stride, p + first * margin.stride,
                                    psi + first * (layer.width + 2), zeta + first * (layer.width + 1),
-                                   moved(targets, first * margin.stride));
+                                   target.moved(first * margin.stride));
   });
 }
 

@@ -105,20 +105,32 @@ inline void bends(const Wave<T>& wave, const T* u, int64_t count, const Uses& us
   });
 }
 
-// p' = 2 p - p° + κ (∇²p + gains) over p°, and the layers' memory after it.
-template <typename T, int NDIM, int HALF>
-void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* other) {
+// p' = 2 p - p° + κ C over p° with the curvature C = ∇²p + gains, and the layers' memory after it. If
+// EXPOSED, C itself as `curvature`.
+template <typename T, int NDIM, int HALF, bool EXPOSED>
+void leap(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* other, T* curvature) {
+  if (EXPOSED) {
+    threads.share(wave.full(0) * wave.stride[0], 16384, [&](int64_t first, int64_t end) {
+      std::fill(curvature + first, curvature + end, T(0));
+    });
+  }
   const auto add = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const Targets<T, 1> target{{{sign, kappa + at.field, other + at.field}}};
-    absorb<HALF, Leave::kAfter>(wave, layer, lines, p + at.field, layer.psi + at.psi,
-                                layer.zeta + at.zeta, target);
+    const auto absorbed = [&](const auto& target) {
+      absorb<HALF, Leave::kAfter>(wave, layer, lines, p + at.field, layer.psi + at.psi,
+                                  layer.zeta + at.zeta, target);
+    };
+    const Target<T> next{sign, kappa + at.field, other + at.field};
+    if constexpr (EXPOSED) absorbed(Both<Target<T>, Bare<T>>{next, {curvature + at.field}});
+    if constexpr (!EXPOSED) absorbed(next);
   };
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
   const auto inner = [&](int64_t row, int64_t number, int64_t count) {
     const int64_t at = row + wave.half;
     bends<NDIM, HALF>(wave, p + at, count, [&](int64_t first) {
       const int64_t from = at + first * stride;
-      return Leap<T, NDIM>{p + from, kappa + from, other + from, stride};
+      const Leap<T, NDIM> next{p + from, kappa + from, other + from, stride};
+      if constexpr (EXPOSED) return Expose<T, NDIM>{next, curvature + from};
+      if constexpr (!EXPOSED) return next;
     });
     ends(wave, number, row, count, [&](const auto&... where) { add(where..., T(1)); });
     mirror_ends(wave, other + row, count);
@@ -182,7 +194,7 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
                T* picture, T* product) {
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0, n = wave.n[NDIM - 1];
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
-    const Targets<T, 1> target{{{T(1), after + at.field, picture + at.field}}};
+    const Target<T> target{T(1), after + at.field, picture + at.field};
     absorb<HALF, Leave::kSame>(wave, layer, lines, p + at.field, layer.psi + at.psi,
                                layer.zeta + at.zeta, target);
     transpose_layer<HALF, false>(wave, layer, lines, kappa + at.field, after + at.field,
@@ -223,17 +235,22 @@ void transpose(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p
       threads, wave, [&](const auto&... where) { layered(where..., T(-1)); }, inner);
 }
 
+// What the adjoint field leaps back with: nothing, the field itself that is walked back, or an image of the
+// curvature that a step forth has exposed.
+enum class With { kNothing, kWalk, kImage };
+
 // The scaled adjoint field leaps back, w° over w (`before`), once its images are made in w' (`after`).
-// If the field is WALKED back beside it, p° comes over p' (`other`), its memory over that of after the
-// step, and what the step adds to Σ w' ∇²p to `picture`.
-template <typename T, int NDIM, int HALF, bool WALKED>
+// If the field is walked back beside it, p° comes over p' (`other`), its memory over that of after the
+// step; then, and if an exposure is imaged, `count` of w' C are added to `picture`.
+template <typename T, int NDIM, int HALF, With WITH>
 void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, T* after, T* before,
-             T* picture, T* other) {
+             T* picture, T* other, const T* exposure, T count) {
+  constexpr bool WALKED = WITH == With::kWalk;
   mirror(threads, wave, after);
   const auto layered = [&](const auto& layer, const auto& lines, Start at, T sign) {
     if constexpr (WALKED) {
-      const Targets<T, 2> targets{{{T(1), after + at.field, picture + at.field},
-                                   {sign, kappa + at.field, other + at.field}}};
+      const Both<Target<T>, Target<T>> targets{{T(1), after + at.field, picture + at.field},
+                                               {sign, kappa + at.field, other + at.field}};
       absorb<HALF, Leave::kBefore>(wave, layer, lines, p + at.field, layer.psi + at.psi,
                                    layer.zeta + at.zeta, targets);
     }
@@ -242,12 +259,16 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
                                 before + at.field, sign);
   };
   const int64_t stride = NDIM > 1 ? wave.stride[NDIM - 2] : 0;
-  const auto inner = [&](int64_t row, int64_t number, int64_t count) {
+  const auto inner = [&](int64_t row, int64_t number, int64_t rows) {
     const int64_t at = row + wave.half;
-    mirror_ends(wave, after + row, count);
+    mirror_ends(wave, after + row, rows);
     const auto adjoint = [&](int64_t first) {
       const int64_t from = at + first * stride;
-      return Leap<T, NDIM>{after + from, kappa + from, before + from, stride};
+      const Leap<T, NDIM> leap{after + from, kappa + from, before + from, stride};
+      if constexpr (WITH == With::kImage) {
+        return Image<T, NDIM>{leap, count, exposure + from, picture + from};
+      }
+      if constexpr (WITH != With::kImage) return leap;
     };
     const auto walked = [&](int64_t first) {
       const int64_t from = at + first * stride;
@@ -255,16 +276,16 @@ void retrace(Threads& threads, const Wave<T>& wave, const T* kappa, const T* p, 
                                {after + from, picture + from, stride}};
     };
     if constexpr (WALKED && NDIM == 3) {
-      each_line<NDIM, 2, kLine<NDIM>>(wave, count, [&](int64_t first, auto rows, int64_t n) {
+      each_line<NDIM, 2, kLine<NDIM>>(wave, rows, [&](int64_t first, auto some, int64_t n) {
         const int64_t from = at + first * stride;
-        bend_both<NDIM, HALF, rows>(wave, n, after + from, adjoint(first), p + from, walked(first));
+        bend_both<NDIM, HALF, some>(wave, n, after + from, adjoint(first), p + from, walked(first));
       });
     } else {
-      bends<NDIM, HALF>(wave, after + at, count, adjoint);
-      if constexpr (WALKED) bends<NDIM, HALF>(wave, p + at, count, walked);
+      bends<NDIM, HALF>(wave, after + at, rows, adjoint);
+      if constexpr (WALKED) bends<NDIM, HALF>(wave, p + at, rows, walked);
     }
-    ends(wave, number, row, count, [&](const auto&... where) { layered(where..., T(1)); });
-    if (WALKED) mirror_ends(wave, other + row, count);
+    ends(wave, number, row, rows, [&](const auto&... where) { layered(where..., T(1)); });
+    if (WALKED) mirror_ends(wave, other + row, rows);
   };
   layers_and_rows<T, NDIM>(
       threads, wave, [&](const auto&... where) { layered(where..., T(-1)); }, inner);

@@ -183,11 +183,12 @@ def _reversible(adjoint: Reversible, loop: Loop) -> Forecast:
 
 
 def _sampled(adjoint: Sampled, loop: Loop) -> Forecast:
-    steps = _steps_on_trial(loop.length, size(loop.replayed) // adjoint.every, STATES_ON_TRIAL)
+    exposure = size(loop.exposure)
+    steps = _steps_on_trial(loop.length, exposure // adjoint.every, STATES_ON_TRIAL)
     steps = min(max(steps - steps % adjoint.every, adjoint.every), loop.length)
     tried = gradient(loop, adjoint, steps)
     states, evaluations = adjoint.states(loop.length), adjoint.evaluations(loop.length)
-    more = (states - adjoint.states(steps)) * size(loop.replayed)
+    more = (states - adjoint.states(steps)) * exposure
     total = tried.bytes + (loop.length - steps) * _traffic(loop) + more
     seconds = tried.seconds * loop.length / steps
     return Forecast(adjoint, states, total, evaluations / loop.length, seconds)

@@ -71,6 +71,13 @@ class Loop(NamedTuple):
         return length * size(each) + size(jax.eval_shape(room, self.consts, self.carry))
 
     @property
+    def exposure(self) -> Leaves:
+        """What one step shows to its images."""
+        blind: Any = self.step.blind
+        room = lambda consts, carry: jax.tree.leaves(blind(consts).exposures(carry, 1))  # noqa: E731
+        return jax.eval_shape(room, self.consts, self.carry)
+
+    @property
     def replayed(self) -> Leaves:
         """The leaves of the carry that the transpose of a step needs: XLA keeps no others of them
         while a block is reversed."""
