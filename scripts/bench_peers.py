@@ -39,6 +39,7 @@ TOOLS = {
             "Revolve(22)",
             "Revolve(22, block=8)",
             "Revolve(8)",
+            "Sampled(1)",
             "Sampled(4)",
             "Sampled(10)",
         ),

@@ -10,6 +10,7 @@ from solvers.wave import Absorbing, Wave, WaveForcing, WaveParams
 VARIANTS = {
     "StoreAll": StoreAll(),
     "Reversible": Reversible(),
+    "Sampled(1)": Sampled(1),  # exact: all that is imaged is stored, as others do
     "Sampled(4)": Sampled(4),  # as often as Devito's examples image
     "Sampled(10)": Sampled(10),  # as often as deepwave's variant does
     "Revolve(22)": Revolve(22),
