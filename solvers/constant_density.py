@@ -273,7 +273,7 @@ def _windows(frame, kappa, shot):
 
 
 def _told(frame: Frame, dt: float):
-    """What a sweep has to know of the grid, as `kernels.h` takes it."""
+    """What a sweep has to know of the grid, as `wave_calls.h` takes it."""
     faces = [(axis, int(low), face.width) for axis, low, face in frame.layers]
     shift = layers.root_shift(frame.order)
     profiles = [row for profile in layers.profiles(frame, dt, shift) for row in profile]

@@ -1,8 +1,9 @@
 """Compiled sweeps behind plain JAX functions, used where they were built and run on a CPU.
 
 XLA's CPU back end makes several kernels of what is one sweep over memory: ``wave.h``, ``water.h``
-and ``heat.h`` are such sweeps. They are built when the package is installed, if there is a C++
-compiler; without it, on other devices, and for derivatives the plain function does the same.
+and ``heat.h`` are such sweeps, which XLA calls by ``wave_calls.h`` and so on. They are built when
+the package is installed, if there is a C++ compiler; without it, on other devices, and for
+derivatives the plain function does the same.
 """
 
 import ctypes
