@@ -35,8 +35,9 @@ HEARD = 1e-4  # the same for estimates; below is what cutting a wavelet off leav
 class Sampled(Adjoint):
     """Transpose every step, but image one in ``every``, which counts for all of them.
 
-    With ``every=1`` it is exact, and stores what images need of each step, as wave codes do: of a
-    wave one field, where `StoreAll` stores the field and its layers' memory, and takes longer.
+    With ``every=1`` it is exact, and stores what images need of each step, as wave codes do: at
+    constant density one field, where `StoreAll` stores that and its layers' memory, and takes
+    longer.
     Otherwise it is the one strategy that is not exact, and no other stands for it: gradients with
     respect to the medium (a wave's speed and density) are approximate, those with respect to
     sources, receivers, time functions and initial fields are not. Runs on an `ImagingSolver`,

@@ -239,12 +239,12 @@ int64_t sheets(const Wave<T>& wave, int axis) {
   return wave.ndim == 3 ? wave.n[1 - axis] : 1;
 }
 
-// work(layer, lines, start) for a piece of the lines across the layers of a leading axis; of so many
+// work(layer, lines, start) for a piece of the lines across the layers of a leading axis; of `many`
 // sheets, if its lines lie side by side in them. Those at both ends of a line are one thread's: on a
 // small grid their gains overlap.
 template <typename T, typename Work>
 void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const Work& work,
-            int64_t sheets = 1) {
+            int64_t many = 1) {
   const int64_t n = wave.n[wave.last()], count = pieces(wave);
   const int64_t vectors = (n + kWide<T> - 1) / kWide<T>;
   const int64_t x = vectors * piece / count * kWide<T>;
@@ -253,7 +253,7 @@ void across(const Wave<T>& wave, int axis, int64_t sheet, int64_t piece, const W
   for (const auto& layer : wave.layers) {
     if (layer.axis != axis) continue;
     const int64_t next = inner ? wave.stride[1] : 0;
-    const Lines lines{wave.stride[axis], inner ? wave.n[1] * n : n, end - x, sheets, next};
+    const Lines lines{wave.stride[axis], inner ? wave.n[1] * n : n, end - x, many, next};
     Start start{layer.first * wave.stride[axis] + wave.half + x, x, x};
     if (wave.ndim == 3) start.field += (wave.half + sheet) * wave.stride[1 - axis];
     start.psi += sheet * n * (inner ? 1 : layer.width + 2);

@@ -68,16 +68,22 @@ class Problem : public Wave<T> {
   std::vector<T> numbers_;
 };
 
+// The layers' memory, or its cotangents: arguments from one number on, over which the results come.
+void remember(Problem& problem, T* Layer<T>::*psi, T* Layer<T>::*zeta, ffi::RemainingArgs& args,
+              size_t& from, ffi::RemainingRets& results, size_t& to) {
+  for (auto& layer : problem.layers) {
+    layer.*psi = started_as(args, from++, results, to++);
+    layer.*zeta = started_as(args, from++, results, to++);
+  }
+}
+
 // κ, p, p°, sources' starts, weights and values, ψ, ζ, … -> p', ψ', ζ', …
 template <int NDIM, int HALF>
 ffi::Error leap_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
                    ffi::RemainingRets results) {
   T* other = started_as(args, 2, results, 0);
   size_t from = 6, to = 1;
-  for (auto& layer : problem.layers) {
-    layer.psi = started_as(args, from++, results, to++);
-    layer.zeta = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi, &Layer<T>::zeta, args, from, results, to);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   const auto sources = windows(args, 3, 4);
   T* const none = nullptr;
@@ -100,10 +106,7 @@ ffi::Error expose_of(Threads& threads, Problem& problem, ffi::RemainingArgs args
   T* other = started_as(args, 2, results, 0);
   T* curvature = one_of(problem, started_as(args, 6, results, 1), args, 7);
   size_t from = 8, to = 2;
-  for (auto& layer : problem.layers) {
-    layer.psi = started_as(args, from++, results, to++);
-    layer.zeta = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi, &Layer<T>::zeta, args, from, results, to);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   const auto sources = windows(args, 3, 4);
   CHOICES((put<NDIM>(problem, sources, argument(args, 5), T(-1), other)));
@@ -122,10 +125,7 @@ ffi::Error transpose_of(Threads& threads, Problem& problem, ffi::RemainingArgs a
   for (auto& layer : problem.layers) {
     layer.psi = argument(args, from++), layer.zeta = argument(args, from++);
   }
-  for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as(args, from++, results, to++);
-    layer.zeta_bar = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi_bar, &Layer<T>::zeta_bar, args, from, results, to);
   T *picture = result(results, 2), *room = result(results, 3);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   unmirror(threads, problem, after);
@@ -141,14 +141,11 @@ ffi::Error adjoin_of(Threads& threads, Problem& problem, ffi::RemainingArgs args
   T* after = started_as(args, 1, results, 0);
   T* before = started_as(args, 2, results, 1);
   size_t from = 5, to = 3;
-  for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as(args, from++, results, to++);
-    layer.zeta_bar = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi_bar, &Layer<T>::zeta_bar, args, from, results, to);
   CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 2))));
   T* const none = nullptr;
   CHOICES((retrace<T, NDIM, HALF, With::kNothing>(threads, problem, argument(args, 0), none, after,
-                                                    before, none, none, none, T(0))));
+                                                  before, none, none, none, T(0))));
   return ffi::Error::Success();
 }
 
@@ -162,15 +159,12 @@ ffi::Error image_of(Threads& threads, Problem& problem, ffi::RemainingArgs args,
   T* picture = started_as(args, 5, results, 3);
   const T* exposure = one_of(problem, argument(args, 6), args, 7);
   size_t from = 9, to = 4;
-  for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as(args, from++, results, to++);
-    layer.zeta_bar = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi_bar, &Layer<T>::zeta_bar, args, from, results, to);
   CHOICES((copy_out<NDIM>(problem, windows(args, 3, 4), after, result(results, 2))));
   T* const none = nullptr;
   CHOICES((retrace<T, NDIM, HALF, With::kImage>(threads, problem, argument(args, 0), none, after,
-                                                  before, picture, none, exposure,
-                                                  *argument(args, 8))));
+                                                before, picture, none, exposure,
+                                                *argument(args, 8))));
   return ffi::Error::Success();
 }
 
@@ -184,21 +178,15 @@ ffi::Error retrace_of(Threads& threads, Problem& problem, ffi::RemainingArgs arg
   T* before = started_as(args, 4, results, 2);
   T* picture = started_as(args, 5, results, 3);
   size_t from = 9, to = 5;
-  for (auto& layer : problem.layers) {
-    layer.psi = started_as(args, from++, results, to++);
-    layer.zeta = started_as(args, from++, results, to++);
-  }
-  for (auto& layer : problem.layers) {
-    layer.psi_bar = started_as(args, from++, results, to++);
-    layer.zeta_bar = started_as(args, from++, results, to++);
-  }
+  remember(problem, &Layer<T>::psi, &Layer<T>::zeta, args, from, results, to);
+  remember(problem, &Layer<T>::psi_bar, &Layer<T>::zeta_bar, args, from, results, to);
   const T *kappa = argument(args, 0), *p = argument(args, 1);
   const auto sources = windows(args, 6, 7);
   CHOICES((copy_out<NDIM>(problem, sources, after, result(results, 4))));
   CHOICES((put<NDIM>(problem, sources, argument(args, 8), T(-1), other)));
   T* const none = nullptr;
   CHOICES((retrace<T, NDIM, HALF, With::kWalk>(threads, problem, kappa, p, after, before, picture,
-                                                 other, none, T(0))));
+                                               other, none, T(0))));
   return ffi::Error::Success();
 }
 
