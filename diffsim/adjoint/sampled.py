@@ -48,7 +48,7 @@ class Sampled(Adjoint):
 
     ========  =====  =====  =====  =====  =====  =====  =====  =====
     every         1      2      4      5      6      7      8     10
-    error     3e-15   2e-7   1e-6   3e-6   3e-5   5e-3   0.08   0.95
+    error     1e-15   2e-7   1e-6   3e-6   3e-5   5e-3   0.08   0.95
     ========  =====  =====  =====  =====  =====  =====  =====  =====
 
     A residual of nearly equal data prefers high frequencies: there it was 6e-5 at 5, 4e-3 at 6. A
